@@ -1,0 +1,61 @@
+//! Fused tensor operations of genret, each with its plain-tensor reference.
+//!
+//! A training step of a small language model on a CPU spends its time in matrix products and, next
+//! to them, in reading and writing activations. The operations here join what a step does between
+//! two products into one pass over the data, with a hand-written backward pass:
+//!
+//! | operation | what it joins |
+//! |---|---|
+//! | [`linear`] | product with a weight `[out, in]`, and both products of its backward pass |
+//! | [`linear_cross_entropy`] | output projection, softmax, loss and both gradients, in row chunks |
+//! | [`rms_norm`] | mean of squares, scaling, gain |
+//! | [`swiglu`] | SiLU of the gate times the other branch |
+//! | [`attention`] | rotary positions, grouped-query scores, softmax, weighted sum |
+//! | [`embedding`] | row lookup with a scatter that adds rows in order |
+//! | [`decode_attention`] | attention of one new token per beam over a [`BeamCache`] |
+//! | [`adamw`], [`squared_norm`] | one pass over a parameter, its gradient and its two moments |
+//!
+//! # Two paths, one meaning
+//! Tensors of 32-bit floats on Burn's Flex device (the CPU) take the fused path, with or without
+//! autodiff; every other device or float type takes [`reference`], the same formula written with
+//! plain tensor operations. Tests compare values and gradients of the two.
+//!
+//! # Determinism
+//! A result depends on the inputs and on the kind of processor (vector width, fused multiply-add),
+//! never on the number of threads or on their timing: work is cut at fixed sizes, each part is
+//! written by one thread, and partial sums are added in the order of the parts.
+//!
+//! # Shapes
+//! Suffixes of tensor names: `n` rows (`batch * seq` of flattened activations), `d` model width,
+//! `f` width of the feed-forward layer, `v` vocabulary, `i` input width, `o` output width.
+//!
+//! # Panics
+//! Every function panics when shapes disagree with each other: shapes are decided by the program,
+//! never by a file, so a mismatch is a defect of the caller. Second derivatives are not supported
+//! on the fused path.
+#![deny(missing_docs, rustdoc::broken_intra_doc_links)]
+
+pub mod reference;
+
+mod attention;
+mod cross_entropy;
+mod decode;
+mod embedding;
+mod flex;
+mod linear;
+mod optimiser;
+mod product;
+mod rms_norm;
+mod rotary;
+mod simd;
+mod swiglu;
+
+pub use attention::{AttentionShape, attention};
+pub use cross_entropy::{linear_cross_entropy, token_losses};
+pub use decode::{BeamCache, CacheShape, decode_attention};
+pub use embedding::embedding;
+pub use linear::linear;
+pub use optimiser::{AdamWStep, Moments, adamw, squared_norm};
+pub use rms_norm::rms_norm;
+pub use rotary::Rotary;
+pub use swiglu::swiglu;

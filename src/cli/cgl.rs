@@ -1,0 +1,113 @@
+//! `genret cgl`: the contrastive generation loss of a model.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use super::progress::Progress;
+use super::shared::Shared;
+use crate::atomic_file;
+use crate::data::example::{SpanOptions, corpus_tokens};
+use crate::data::trec::Qrels;
+use crate::data::{self, Corpus};
+use crate::decode::cgl::contrastive_losses;
+use crate::eval::cgl::{self, Aggregation};
+use crate::experiment::{CaseOptions, TrainedModel, contrastive_cases};
+use crate::model;
+
+/// Contrastive generation loss of a model: how much better it generates spans of the relevant passage
+/// than spans of random ones.
+#[derive(Args, Debug)]
+pub struct CglArgs {
+    /// A folder written by `genret train`.
+    #[arg(long)]
+    model: PathBuf,
+    /// The passages: a BEIR folder or an MS MARCO collection.tsv.
+    #[arg(long)]
+    corpus: PathBuf,
+    /// The queries: BEIR queries.jsonl or `id<TAB>text` lines.
+    #[arg(long)]
+    queries: PathBuf,
+    /// The judgements: TREC qrels or BEIR TSV.
+    #[arg(long)]
+    qrels: PathBuf,
+    /// Random passages that each relevant one is compared with.
+    #[arg(long, default_value_t = 256)]
+    negatives: usize,
+    /// Spans that identify a passage.
+    #[arg(long, default_value_t = 10)]
+    spans: usize,
+    /// At most this many queries, in file order [default: all].
+    #[arg(long)]
+    limit: Option<usize>,
+    /// Token losses of every span, one JSON line per query.
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Print JSON instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &CglArgs, shared: &Shared) -> Result<()> {
+    let device = model::open_device(&shared.device)?;
+    let trained = TrainedModel::open(&args.model, &device)?;
+    let tokenizer = trained.tokenizer()?;
+    let corpus = Corpus::load(&args.corpus)?;
+    let queries = data::load_queries(&args.queries)?;
+    let qrels = Qrels::load(&args.qrels)?;
+    let judged: Vec<_> = queries
+        .into_iter()
+        .filter(|q| qrels.relevant(q.id.as_str()).next().is_some())
+        .take(args.limit.unwrap_or(usize::MAX))
+        .collect();
+    let passages = corpus_tokens(&tokenizer, corpus.passages())?;
+    let objective = &trained.record.spec.objective;
+    let options = CaseOptions {
+        seed: shared.seed.unwrap_or(0),
+        negatives: args.negatives,
+        span: SpanOptions { draws: args.spans, ..objective.span.clone() },
+        template: &objective.template,
+    };
+    let cases = contrastive_cases(&corpus, &passages, &tokenizer, &judged, &qrels, &options)?;
+    let mut progress = Progress::new("measuring", cases.len() as u64);
+    let mut rows = vec![];
+    let mut values: Vec<(Aggregation, Vec<f64>)> =
+        Aggregation::ALL.iter().map(|&a| (a, vec![])).collect();
+    for (done, case) in cases.iter().enumerate() {
+        let losses = contrastive_losses(&trained.model, case, 512)?;
+        for (aggregation, values) in &mut values {
+            let per_passage: Vec<f64> =
+                losses.passages.iter().map(|spans| aggregation.passage_loss(spans)).collect();
+            values.push(cgl::contrastive(per_passage[0], &per_passage[1..]));
+        }
+        if args.out.is_some() {
+            let passages: Vec<&str> =
+                case.passages.iter().map(|&p| corpus.passage(p).id.as_str()).collect();
+            rows.push(serde_json::json!({
+                "query": case.query, "passages": passages, "losses": losses.passages,
+            }));
+        }
+        progress.at(done as u64 + 1, "");
+    }
+    progress.finish();
+    if let Some(out) = &args.out {
+        atomic_file::write(out, |w| rows.iter().try_for_each(|row| writeln!(w, "{row}")))
+            .with_context(|| format!("writing {}", out.display()))?;
+    }
+    let chance = ((args.negatives + 1) as f64).ln();
+    for (aggregation, values) in &values {
+        let (mean, error) = cgl::mean_and_standard_error(values);
+        let name = format!("CGL-{aggregation}@{}x{}", args.negatives, args.spans);
+        if args.json {
+            let row = serde_json::json!({
+                "metric": name, "mean": mean, "standard_error": error, "queries": values.len(), "chance": chance,
+            });
+            println!("{row}");
+        } else {
+            println!("{name:<28} {mean:.4} +- {error:.4}  ({} queries, chance {chance:.3})", values.len());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,91 @@
+//! The command line: one function per verb. Only this module prints to stdout.
+//!
+//! Results go to stdout or `--out`, progress and remarks to stderr. Exit code 0 is success, 1 a run
+//! that failed or an expectation that was missed, 2 bad usage, configuration or input.
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+mod cgl;
+mod data;
+mod decode;
+mod evaluate;
+mod fit;
+mod index;
+mod progress;
+mod shared;
+mod sweep;
+mod synth;
+mod table;
+mod tokenizer;
+mod train;
+
+use shared::Shared;
+
+/// Generative retrieval from a corpus to a fitted scaling law.
+#[derive(Parser, Debug)]
+#[command(name = "genret", version, about, propagate_version = true)]
+pub struct Command {
+    #[command(flatten)]
+    shared: Shared,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand, Debug)]
+enum Verb {
+    /// Generate the embedded corpus, or inspect one.
+    #[command(subcommand)]
+    Data(data::DataCommand),
+    /// Train a tokenizer.
+    #[command(subcommand)]
+    Tokenizer(tokenizer::TokenizerCommand),
+    /// Build, describe and query an n-gram index.
+    #[command(subcommand)]
+    Index(index::IndexCommand),
+    /// Train one model.
+    Train(train::TrainArgs),
+    /// Generate n-grams for queries and rank passages by them.
+    Decode(decode::DecodeArgs),
+    /// Measure runs against judgements.
+    Evaluate(evaluate::EvaluateArgs),
+    /// Contrastive generation loss of a model.
+    Cgl(cgl::CglArgs),
+    /// Run a grid of models, fit scaling laws, draw curves.
+    Sweep(sweep::SweepArgs),
+    /// Fit a scaling law to the columns of a table.
+    Fit(fit::FitArgs),
+}
+
+/// Carries out a parsed command line.
+pub fn run(command: &Command) -> Result<()> {
+    let shared = &command.shared;
+    match &command.verb {
+        Verb::Data(command) => data::run(command, shared),
+        Verb::Tokenizer(command) => tokenizer::run(command, shared),
+        Verb::Index(command) => index::run(command, shared),
+        Verb::Train(args) => train::run(args, shared),
+        Verb::Decode(args) => decode::run(args, shared),
+        Verb::Evaluate(args) => evaluate::run(args, shared),
+        Verb::Cgl(args) => cgl::run(args, shared),
+        Verb::Sweep(args) => sweep::run(args, shared),
+        Verb::Fit(args) => fit::run(args, shared),
+    }
+}
+
+/// A run that did its work and did not reach what it was expected to.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct RunFailed(pub String);
+
+/// Exit code of an error: 1 if the work itself failed, 2 if something it was given is wrong.
+pub fn exit_code(error: &anyhow::Error) -> u8 {
+    use crate::model::ModelError;
+    use crate::train::TrainError;
+    let failed = error.chain().any(|cause| {
+        cause.is::<RunFailed>()
+            || matches!(cause.downcast_ref(), Some(TrainError::Diverged { .. }))
+            || matches!(cause.downcast_ref(), Some(ModelError::NotFinite { .. }))
+    });
+    if failed { 1 } else { 2 }
+}

@@ -1,0 +1,302 @@
+//! `genret sweep`: a grid of models, its laws and its curves.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clap::{Args, Subcommand};
+
+use super::progress::Progress;
+use super::shared::Shared;
+use super::train::load_config;
+use crate::config::Config;
+use crate::experiment::Experiment;
+use crate::model;
+use crate::record;
+use crate::scaling::report::Report;
+use crate::sweep::{self, CellRow, Event, Plan};
+
+/// Runs what is missing of a grid, fits scaling laws, draws curves.
+#[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true, subcommand_precedence_over_arg = true)]
+pub struct SweepArgs {
+    #[command(subcommand)]
+    verb: Option<SweepVerb>,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+#[derive(Subcommand, Debug)]
+enum SweepVerb {
+    /// Show which cells are finished.
+    Status(ConfigArgs),
+    /// Fit and draw again from the rows that are there.
+    Report(ConfigArgs),
+}
+
+#[derive(Args, Debug)]
+struct RunArgs {
+    /// The configuration, a TOML file.
+    #[arg(required = true)]
+    config: Option<PathBuf>,
+    /// Changes one value of the configuration, such as `sweep.beams=[1,10]`; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Show every cell with parameters, tokens, FLOPs, memory and time, and stop.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Args, Debug)]
+struct ConfigArgs {
+    /// The configuration, a TOML file.
+    config: PathBuf,
+    /// Changes one value of the configuration; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+/// FLOPs per second that a small model reaches in training on this many processor threads; only for
+/// the time estimate of a plan.
+fn assumed_flops_per_sec() -> f64 {
+    3e10 * std::thread::available_parallelism().map_or(1, |n| n.get()) as f64
+}
+
+pub(super) fn run(args: &SweepArgs, shared: &Shared) -> Result<()> {
+    match (&args.verb, &args.run.config) {
+        (Some(SweepVerb::Status(args)), _) => status(args, shared),
+        (Some(SweepVerb::Report(args)), _) => {
+            let config = load_config(&args.config, &args.set, shared)?;
+            let rows: Vec<CellRow> = record::read(&config.out.join("runs.jsonl"))?;
+            report(&config, &rows)
+        }
+        (None, Some(path)) => sweep(path, &args.run, shared),
+        (None, None) => bail!("name a configuration, such as configs/quickstart.toml"),
+    }
+}
+
+fn sweep(path: &std::path::Path, args: &RunArgs, shared: &Shared) -> Result<()> {
+    let config = load_config(path, &args.set, shared)?;
+    if config.sweep.sizes.is_empty() {
+        bail!("{}: [sweep] names no sizes, such as sizes = [\"s0.3m\", \"s1m\"]", path.display());
+    }
+    let device = model::open_device(&shared.device)?;
+    let experiment = Experiment::open(config, &mut |what| eprintln!("{what}"))?;
+    let plan = sweep::plan(&experiment)?;
+    if args.dry_run {
+        print_plan(&plan, &experiment);
+        return Ok(());
+    }
+    let mut display = Display { plan: &plan, bar: None };
+    let rows = sweep::run(&experiment, &plan, &device, &mut |event| display.show(event))?;
+    display.close();
+    report(&experiment.config, &rows)
+}
+
+fn print_plan(plan: &Plan, experiment: &Experiment) {
+    let evaluate = &experiment.config.evaluate;
+    println!(
+        "{:<8} {:>8} {:>5} {:>12} {:>12} {:>10} {:>11} {:>11} {:>9}  beams",
+        "size", "fraction", "seed", "parameters", "embedding", "examples", "tokens", "FLOPs", "memory"
+    );
+    let (mut flops, mut cells) = (0.0, 0);
+    for model in &plan.models {
+        let spec = &model.spec;
+        println!(
+            "{:<8} {:>8} {:>5} {:>12} {:>12} {:>10} {:>11.3e} {:>11.3e} {:>6.0} MB  {}",
+            model.size,
+            spec.fraction,
+            spec.seed,
+            spec.model.params_non_embedding(),
+            spec.model.params_embedding(),
+            spec.num_examples,
+            model.tokens,
+            model.train_flops,
+            model.memory_bytes / 1e6,
+            model.cells.iter().map(|c| c.beam.to_string()).collect::<Vec<_>>().join(" "),
+        );
+        flops += model.train_flops + model.measure_flops;
+        let queries = evaluate.splits.len() * evaluate.queries.min(10_000);
+        flops += model.cells.iter().map(|c| c.decode_flops * queries as f64).sum::<f64>();
+        cells += model.cells.len();
+    }
+    println!(
+        "{} models, {cells} cells, {flops:.2e} FLOPs in training, measuring and decoding: about {:.0} minutes at {:.0} GFLOP/s",
+        plan.models.len(),
+        flops / assumed_flops_per_sec() / 60.0,
+        assumed_flops_per_sec() / 1e9,
+    );
+}
+
+fn status(args: &ConfigArgs, shared: &Shared) -> Result<()> {
+    let config = load_config(&args.config, &args.set, shared)?;
+    let rows: Vec<CellRow> = record::read(&config.out.join("runs.jsonl"))?;
+    let sweep = &config.sweep;
+    println!("{:<8} {:>8} {:>5} {:>6}  state", "size", "fraction", "seed", "beam");
+    for size in &sweep.sizes {
+        for &fraction in &sweep.fractions {
+            for &seed in &sweep.seeds {
+                for &beam in &sweep.beams {
+                    let row = rows.iter().find(|r| {
+                        r.size == *size
+                            && r.fraction == fraction
+                            && r.seed == config.seed + seed
+                            && r.beam == beam as u64
+                    });
+                    let state = row.map_or("missing".into(), |r| format!("done, CGL {:.3}", r.cgl));
+                    println!("{size:<8} {fraction:>8} {seed:>5} {beam:>6}  {state}");
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Progress of a sweep on stderr.
+struct Display<'a> {
+    plan: &'a Plan,
+    bar: Option<(String, Progress)>,
+}
+
+impl Display<'_> {
+    fn show(&mut self, event: Event) {
+        match event {
+            Event::Model(place) => {
+                self.close();
+                let model = &self.plan.models[place];
+                eprintln!(
+                    "model {} of {}: {} on {} of the data, seed {}",
+                    place + 1,
+                    self.plan.models.len(),
+                    model.size,
+                    model.spec.fraction,
+                    model.spec.seed
+                );
+            }
+            Event::Trained(p) => {
+                let remark = format!("loss {:.3}, {:.0} tokens/s", p.loss, p.tokens_per_sec);
+                self.at("  training".into(), p.step, p.steps, &remark);
+            }
+            Event::Measured(done, of) => {
+                self.at("  contrastive loss".into(), done as u64, of as u64, "");
+            }
+            Event::Decoded(beam, done, of) => {
+                self.at(format!("  decoding, beam {beam}"), done as u64, of as u64, "");
+            }
+            Event::Cell(row) => {
+                self.close();
+                let measures: Vec<String> = row
+                    .measures
+                    .iter()
+                    .flat_map(|(split, m)| m.iter().map(move |(k, v)| format!("{split} {k} {v:.3}")))
+                    .collect();
+                eprintln!("  beam {:>4}: CGL {:.3}, {}", row.beam, row.cgl, measures.join(", "));
+            }
+        }
+    }
+
+    fn at(&mut self, label: String, done: u64, of: u64, remark: &str) {
+        if self.bar.as_ref().is_none_or(|(l, _)| *l != label) {
+            self.close();
+            self.bar = Some((label.clone(), Progress::new(&label, of)));
+        }
+        if let Some((_, bar)) = &mut self.bar {
+            bar.at(done, remark);
+        }
+    }
+
+    fn close(&mut self) {
+        if let Some((_, bar)) = self.bar.take() {
+            bar.finish();
+        }
+    }
+}
+
+/// Fits, draws and prints the laws of the rows.
+fn report(config: &Config, rows: &[CellRow]) -> Result<()> {
+    if rows.is_empty() {
+        bail!("no finished cells in {}: run `genret sweep` first", config.out.display());
+    }
+    print_rows(rows, config);
+    let quality = (&config.evaluate.splits[0][..], &config.evaluate.measures[0][..]);
+    for written in sweep::report(&config.name, rows, quality, &config.out)? {
+        print_laws(&written.report);
+        println!("report    {}", written.folder.join("scaling.md").display());
+        for picture in &written.pictures {
+            println!("picture   {}", picture.display());
+        }
+    }
+    Ok(())
+}
+
+fn print_rows(rows: &[CellRow], config: &Config) {
+    let columns: Vec<(&str, &str)> = config
+        .evaluate
+        .splits
+        .iter()
+        .flat_map(|s| config.evaluate.measures.iter().map(move |m| (&s[..], &m[..])))
+        .collect();
+    print!(
+        "{:<8} {:>12} {:>8} {:>8} {:>5} {:>5} {:>15} {:>8}",
+        "size", "parameters", "fraction", "pairs", "seed", "beam", "CGL", "val.loss"
+    );
+    for (split, measure) in &columns {
+        print!(" {:>13}", format!("{split} {measure}"));
+    }
+    println!(" {:>12} {:>8}", "FLOPs/query", "ms/query");
+    for row in rows {
+        print!(
+            "{:<8} {:>12} {:>8} {:>8} {:>5} {:>5} {:>6.3} +- {:<5.3} {:>8}",
+            row.size,
+            row.params_non_embedding,
+            row.fraction,
+            row.pairs,
+            row.seed,
+            row.beam,
+            row.cgl,
+            row.cgl_se,
+            row.validation_loss.map_or("-".into(), |l| format!("{l:.3}")),
+        );
+        for (split, measure) in &columns {
+            let value = row.measures.get(*split).and_then(|m| m.get(*measure));
+            print!(" {:>13}", value.map_or("-".into(), |v| format!("{v:.4}")));
+        }
+        println!(" {:>12.3e} {:>8.1}", row.decode_flops, 1000.0 * row.decode_secs);
+    }
+}
+
+/// One line per law: its formula with numbers, and how far it can be trusted.
+fn print_laws(report: &Report) {
+    println!("\n{} of {}", report.study.loss_name, report.study.title);
+    for section in &report.sections {
+        let Some(answer) = &section.answer else {
+            let reasons: Vec<&str> =
+                section.candidates.iter().filter_map(|c| c.refused.as_deref()).collect();
+            println!("  {:<10} no law: {}", section.name, reasons.join("; "));
+            continue;
+        };
+        let fit = &answer.fit;
+        let intervals = answer.intervals.as_deref().unwrap_or_default();
+        let params: Vec<String> = fit
+            .law
+            .param_names()
+            .iter()
+            .enumerate()
+            .map(|(i, name)| match intervals.get(i) {
+                Some(interval) => {
+                    let [low, high] = interval.percentile;
+                    format!("{name} = {:.4} [{low:.4}, {high:.4}]", fit.params[i])
+                }
+                None => format!("{name} = {:.4}", fit.params[i]),
+            })
+            .collect();
+        println!("  {:<10} {}", section.name, fit.law.formula(&section.symbols));
+        println!("  {:<10} {}", "", params.join(", "));
+        println!(
+            "  {:<10} {} points, {} parameters, RMSE of ln {:.4}, R2 of ln {:.4}",
+            "", fit.n, fit.k, fit.rmse_log, fit.r2_log
+        );
+        for warning in &answer.warnings {
+            println!("  {:<10} warning: {warning}", "");
+        }
+    }
+}

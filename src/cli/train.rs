@@ -1,0 +1,88 @@
+//! `genret train`: one model from a configuration.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+use super::progress::Progress;
+use super::shared::Shared;
+use crate::config::Config;
+use crate::experiment::Experiment;
+use crate::model;
+
+/// Trains one model.
+#[derive(Args, Debug)]
+pub struct TrainArgs {
+    /// The configuration, a TOML file.
+    #[arg(long)]
+    config: PathBuf,
+    /// Changes one value of the configuration, such as `train.epochs=2`; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Continue from the last checkpoint; without it a half-trained model is an error.
+    #[arg(long)]
+    resume: bool,
+    /// Show every resolved number and stop.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Loads a configuration with the shared flags applied.
+pub(super) fn load_config(path: &std::path::Path, set: &[String], shared: &Shared) -> Result<Config> {
+    let mut set = set.to_vec();
+    set.extend(shared.seed.map(|seed| format!("seed={seed}")));
+    Ok(Config::load(path, &set)?)
+}
+
+pub(super) fn run(args: &TrainArgs, shared: &Shared) -> Result<()> {
+    let config = load_config(&args.config, &args.set, shared)?;
+    let device = model::open_device(&shared.device)?;
+    let experiment = Experiment::open(config, &mut |what| eprintln!("{what}"))?;
+    let config = &experiment.config;
+    let spec = experiment.model_spec(&config.model, 1.0, config.seed)?;
+    let (prompt, target) = experiment.typical_example()?;
+    let counts = spec.model.counts();
+    let examples = spec.num_examples as f64 * spec.train.epochs;
+    eprintln!(
+        "{} layers of width {}, {} + {} parameters (embedding + rest)\n\
+         {} pairs, {} examples an epoch of about {prompt} + {target} tokens, about {:.3e} FLOPs",
+        spec.model.num_hidden_layers,
+        spec.model.hidden_size,
+        spec.model.params_embedding(),
+        spec.model.params_non_embedding(),
+        spec.num_pairs,
+        spec.num_examples,
+        examples * counts.train(prompt, target),
+    );
+    if args.dry_run {
+        println!("{}", serde_json::to_string_pretty(&spec).context("writing the resolved run")?);
+        return Ok(());
+    }
+    let folder = experiment.model_folder(&spec);
+    if folder.join("checkpoint.safetensors").exists() && !args.resume {
+        bail!(
+            "{} holds a half-trained model of these settings: continue with --resume, or remove the folder",
+            folder.display()
+        );
+    }
+    let mut bar: Option<Progress> = None;
+    let trained = experiment.train(&spec, &device, &mut |p| {
+        let bar = bar.get_or_insert_with(|| Progress::new("training", p.steps));
+        bar.at(p.step, &format!("loss {:.4}, {:.0} tokens/s", p.loss, p.tokens_per_sec));
+    })?;
+    if let Some(bar) = bar {
+        bar.finish();
+    }
+    let summary = &trained.record.summary;
+    println!("model            {}", trained.folder.display());
+    println!("steps            {}", summary.steps);
+    println!("tokens           {}", summary.tokens_seen);
+    println!("FLOPs            {:.3e}", summary.flops);
+    println!("seconds          {:.1}", summary.secs);
+    println!("training loss    {:.4} nats/token", summary.train_loss);
+    if let Some(loss) = summary.validation_loss {
+        println!("validation loss  {loss:.4} nats/token");
+    }
+    Ok(())
+}

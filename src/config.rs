@@ -1,0 +1,355 @@
+//! Configuration files: one TOML per named run, every key known, every number checked.
+//!
+//! Each section is the options struct of the module that acts on it. A file is read, `--set` changes
+//! are applied, and the whole is checked before anything is written.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::data::example::{SpanOptions, Template};
+use crate::data::synth::SynthOptions;
+use crate::decode::DecodeOptions;
+use crate::model::ModelOptions;
+use crate::retrieve::ranking::RankingOptions;
+use crate::tokenizer::TokenizerKind;
+use crate::train::TrainOptions;
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file could not be read.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is not the expected TOML; the message shows line and column.
+    #[error("{}: {message}", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// What was found and what was expected.
+        message: String,
+    },
+    /// A `--set` argument that cannot be applied.
+    #[error("--set {argument}: {message}")]
+    Set {
+        /// The argument.
+        argument: String,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// A value that makes no sense.
+    #[error("{}: {message}", path.display())]
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// Which value and what is allowed.
+        message: String,
+    },
+}
+
+/// A whole experiment: data, model, training, decoding, measurement and the grid of a sweep.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Name of the experiment, for titles and rows.
+    pub name: String,
+    /// Folder of everything the experiment writes; relative to the working directory.
+    pub out: PathBuf,
+    /// Seed of every random decision.
+    #[serde(default)]
+    pub seed: u64,
+    /// Where passages and queries come from.
+    pub data: DataOptions,
+    /// Which tokenizer.
+    #[serde(default)]
+    pub tokenizer: TokenizerOptions,
+    /// Shape of the model; a sweep replaces its size.
+    #[serde(default)]
+    pub model: ModelOptions,
+    /// What the model learns to emit.
+    #[serde(default)]
+    pub objective: ObjectiveOptions,
+    /// How it is trained.
+    #[serde(default)]
+    pub train: TrainOptions,
+    /// How queries are decoded; a sweep replaces the beam width.
+    #[serde(default)]
+    pub decode: DecodeOptions,
+    /// How n-grams become a ranking.
+    #[serde(default)]
+    pub ranking: RankingOptions,
+    /// How results are measured.
+    #[serde(default)]
+    pub evaluate: EvaluateOptions,
+    /// The grid of `genret sweep`.
+    #[serde(default)]
+    pub sweep: SweepOptions,
+}
+
+/// Where passages and queries come from: a folder in the BEIR layout, or the embedded corpus.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataOptions {
+    /// A folder with `corpus.jsonl`, `queries.jsonl` and `qrels/`.
+    pub folder: Option<PathBuf>,
+    /// The embedded corpus, generated into `out`.
+    pub synth: Option<SynthOptions>,
+    /// Split of the training queries.
+    #[serde(default = "split_train")]
+    pub train: String,
+    /// Split whose loss is measured during training; empty for none.
+    #[serde(default = "split_dev")]
+    pub validation: String,
+    /// Queries of the validation split that are used.
+    #[serde(default = "validation_queries")]
+    pub validation_queries: usize,
+    /// Share of the training pairs that is used; smaller shares are subsets of larger ones.
+    #[serde(default = "whole")]
+    pub fraction: f64,
+}
+
+fn split_train() -> String {
+    "train".into()
+}
+
+fn split_dev() -> String {
+    "dev".into()
+}
+
+fn validation_queries() -> usize {
+    200
+}
+
+fn whole() -> f64 {
+    1.0
+}
+
+/// Which tokenizer: a file, or one trained on the corpus.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TokenizerOptions {
+    /// A Hugging Face `tokenizer.json`; otherwise one is trained.
+    pub path: Option<PathBuf>,
+    /// Algorithm of the trained one.
+    pub kind: TokenizerKind,
+    /// Vocabulary of the trained one.
+    pub vocab: usize,
+}
+
+impl Default for TokenizerOptions {
+    fn default() -> Self {
+        Self { path: None, kind: TokenizerKind::Bpe, vocab: 8192 }
+    }
+}
+
+/// What the model learns to emit for a query.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ObjectiveOptions {
+    /// How spans are drawn from a relevant passage.
+    pub span: SpanOptions,
+    /// Whether the passage's title is a target too, once per pair and epoch.
+    pub titles: bool,
+    /// The prompts.
+    pub template: Template,
+}
+
+/// How results are measured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EvaluateOptions {
+    /// Splits whose queries are decoded.
+    pub splits: Vec<String>,
+    /// At most this many queries of a split; the same ones in every cell.
+    pub queries: usize,
+    /// Passages kept per query.
+    pub depth: usize,
+    /// Measures, as `genret evaluate` takes them.
+    pub measures: Vec<String>,
+    /// Queries of the first split whose contrastive generation loss is measured.
+    pub cgl_queries: usize,
+    /// Negatives per query.
+    pub cgl_negatives: usize,
+    /// Spans that identify a passage in the loss.
+    pub cgl_spans: usize,
+}
+
+impl Default for EvaluateOptions {
+    fn default() -> Self {
+        Self {
+            splits: vec!["test".into()],
+            queries: usize::MAX,
+            depth: 100,
+            measures: ["RR@10", "nDCG@10", "R@10", "R@100"].map(String::from).to_vec(),
+            cgl_queries: 200,
+            cgl_negatives: 256,
+            cgl_spans: 10,
+        }
+    }
+}
+
+/// The grid of a sweep: every combination is one cell.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SweepOptions {
+    /// Model sizes by name.
+    pub sizes: Vec<String>,
+    /// Shares of the training pairs.
+    pub fractions: Vec<f64>,
+    /// Beam widths.
+    pub beams: Vec<usize>,
+    /// Seeds; each is added to the configuration's.
+    pub seeds: Vec<u64>,
+}
+
+impl Default for SweepOptions {
+    fn default() -> Self {
+        Self { sizes: vec![], fractions: vec![1.0], beams: vec![10], seeds: vec![0] }
+    }
+}
+
+impl Config {
+    /// Reads `path`, applies `key=value` changes in order, and checks every value.
+    pub fn load(path: &Path, changes: &[String]) -> Result<Self, ConfigError> {
+        let text = fs::read_to_string(path)
+            .map_err(|source| ConfigError::Io { path: path.into(), source })?;
+        let parse_error = |e: toml::de::Error| ConfigError::Parse {
+            path: path.into(),
+            message: e.to_string(),
+        };
+        // The plain file first, so that its mistakes are shown with line and column.
+        let mut config: Self = toml::from_str(&text).map_err(parse_error)?;
+        if !changes.is_empty() {
+            let mut table: toml::Table = toml::from_str(&text).map_err(parse_error)?;
+            for argument in changes {
+                set(&mut table, argument)?;
+                config = table.clone().try_into().map_err(|e: toml::de::Error| {
+                    ConfigError::Set { argument: argument.clone(), message: e.to_string() }
+                })?;
+            }
+        }
+        config
+            .check()
+            .map_err(|message| ConfigError::Value { path: path.into(), message })?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        match (&self.data.folder, &self.data.synth) {
+            (Some(_), None) | (None, Some(_)) => {}
+            _ => return Err("[data] needs either `folder` or `synth`".into()),
+        }
+        let objective = &self.objective;
+        objective.span.validate().map_err(|e| format!("objective.span: {e}"))?;
+        objective.template.validate().map_err(|e| format!("objective.template: {e}"))?;
+        for fraction in self.sweep.fractions.iter().chain([&self.data.fraction]) {
+            if !(*fraction > 0.0 && *fraction <= 1.0) {
+                return Err(format!("a data fraction of {fraction} must lie in (0, 1]"));
+            }
+        }
+        if self.sweep.beams.contains(&0) {
+            return Err("sweep.beams holds a 0; a beam is at least 1 wide".into());
+        }
+        for size in &self.sweep.sizes {
+            crate::model::params_of_size(size).map_err(|e| e.to_string())?;
+        }
+        for measure in &self.evaluate.measures {
+            measure
+                .parse::<crate::eval::Measure>()
+                .map_err(|e| format!("evaluate.measures: {e}"))?;
+        }
+        for (name, value) in [
+            ("evaluate.cgl_spans", self.evaluate.cgl_spans),
+            ("evaluate.cgl_negatives", self.evaluate.cgl_negatives),
+            ("evaluate.depth", self.evaluate.depth),
+            ("evaluate.queries", self.evaluate.queries),
+            ("tokenizer.vocab", self.tokenizer.vocab),
+        ] {
+            if value == 0 {
+                return Err(format!("{name} = 0 must be at least 1"));
+            }
+        }
+        if self.evaluate.splits.is_empty() || self.evaluate.measures.is_empty() {
+            return Err("[evaluate] needs at least one split and one measure".into());
+        }
+        self.train.check()?;
+        self.decode.check()?;
+        self.ranking.validate().map_err(|e| e.to_string())
+    }
+}
+
+/// Hash of what makes a result: equal values have equal hashes, on every machine.
+pub fn hash(value: &impl Serialize) -> String {
+    let json = serde_json::to_vec(value).expect("options are plain data");
+    format!("{:016x}", xxhash_rust::xxh3::xxh3_64(&json))
+}
+
+/// Sets a dotted key of a table; the value is TOML, or a plain string.
+fn set(table: &mut toml::Table, argument: &str) -> Result<(), ConfigError> {
+    let error = |message: &str| ConfigError::Set {
+        argument: argument.into(),
+        message: message.into(),
+    };
+    let (key, value) = argument
+        .split_once('=')
+        .ok_or_else(|| error("expected key=value, such as train.epochs=2"))?;
+    let value = format!("value = {value}")
+        .parse::<toml::Table>()
+        .ok()
+        .and_then(|mut t| t.remove("value"))
+        .unwrap_or_else(|| toml::Value::String(value.into()));
+    let mut parts = key.trim().split('.').collect::<Vec<_>>();
+    let name = parts.pop().filter(|n| !n.is_empty()).ok_or_else(|| error("the key is empty"))?;
+    let mut at = table;
+    for part in parts {
+        at = at
+            .entry(part)
+            .or_insert_with(|| toml::Value::Table(toml::Table::new()))
+            .as_table_mut()
+            .ok_or_else(|| error("a part of the key is not a section"))?;
+    }
+    at.insert(name.into(), value);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str, changes: &[&str]) -> Result<Config, ConfigError> {
+        let path = std::env::temp_dir()
+            .join(format!("genret-config-{}-{}.toml", std::process::id(), hash(&(text, changes))));
+        fs::write(&path, text).unwrap();
+        let changes: Vec<String> = changes.iter().map(|c| c.to_string()).collect();
+        let loaded = Config::load(&path, &changes);
+        fs::remove_file(&path).unwrap();
+        loaded
+    }
+
+    const SMALL: &str = "name = \"t\"\nout = \"o\"\n[data]\nfolder = \"d\"\n[train]\nepochs = 2\n";
+
+    #[test]
+    fn changes_are_applied_in_order() {
+        let config = load(SMALL, &["train.epochs=3", "train.epochs=0.5", "model.size=s1m"]).unwrap();
+        assert_eq!(config.train.epochs, 0.5);
+        assert_eq!(config.model.size.as_deref(), Some("s1m"));
+        assert_eq!(load(SMALL, &[]).unwrap().train.epochs, 2.0);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let message = |text: &str, changes: &[&str]| load(text, changes).unwrap_err().to_string();
+        assert!(message(&format!("{SMALL}epoch = 1\n"), &[]).contains("line 7"));
+        assert!(message(SMALL, &["train.epoch=1"]).contains("epoch"));
+        assert!(message(SMALL, &["train.epochs"]).contains("key=value"));
+        assert!(message(SMALL, &["data.fraction=0"]).contains("(0, 1]"));
+        assert!(message(SMALL, &["data.synth.passages=10"]).contains("queries_per_passage"));
+    }
+}

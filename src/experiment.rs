@@ -1,0 +1,524 @@
+//! What a configuration names, opened or made: data, tokenizer, index, examples, models.
+//!
+//! Everything lands in the configuration's `out` folder and is made once: the embedded corpus in
+//! `data/`, `tokenizer.json`, `index.genret`, a folder per trained model in `models/`. A rerun
+//! finds what is there and refuses what was made from other settings.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use burn::module::Module;
+use burn::tensor::Device;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::atomic_file;
+use crate::config::{self, Config, ConfigError, ObjectiveOptions};
+use crate::data::example::{
+    Example, ExampleError, ExampleMaker, PassageTokens, SpanOptions, Template, View, corpus_tokens,
+    nested_subset,
+};
+use crate::data::trec::{Qrels, TrecError};
+use crate::data::{Corpus, DataError, Dataset, Pair, synth};
+use crate::decode::cgl::ContrastiveCase;
+use crate::eval::cgl;
+use crate::index::{IndexBuilder, IndexError, IndexOptions, NgramIndex};
+use crate::model::{Llama, LlamaConfig, ModelError, ModelOptions, checkpoint};
+use crate::record::{self, RecordError};
+use crate::plot::PlotError;
+use crate::retrieve::RetrieveError;
+use crate::scaling::ScalingError;
+use crate::tokenizer::{self, Tokenizer, TokenizerError};
+use crate::train::{ExampleSource, Progress, TrainError, TrainOptions, TrainRun, TrainSummary};
+use crate::types::{PassageIdx, Query};
+
+/// Version of genret and the commit it was built from.
+pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " ", env!("GENRET_COMMIT"));
+
+/// Why an experiment cannot be opened or run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+#[allow(missing_docs)]
+pub enum ExperimentError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Data(#[from] DataError),
+    #[error(transparent)]
+    Trec(#[from] TrecError),
+    #[error(transparent)]
+    Synth(#[from] synth::SynthError),
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    #[error(transparent)]
+    Example(#[from] ExampleError),
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    #[error(transparent)]
+    Retrieve(#[from] RetrieveError),
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    #[error(transparent)]
+    Scaling(#[from] ScalingError),
+    #[error(transparent)]
+    Plot(#[from] PlotError),
+    /// A file of the experiment could not be read or written.
+    #[error("{}: {source}", path.display())]
+    Io { path: PathBuf, source: std::io::Error },
+    /// A file of the experiment is not what was written.
+    #[error("{}: {message}; remove it, it will be made again", path.display())]
+    Damaged { path: PathBuf, message: String },
+    /// The folder was made with other settings.
+    #[error("{} was made with other settings of {what}; choose another `out` or remove the folder", path.display())]
+    OtherSettings { path: PathBuf, what: &'static str },
+    /// A split without queries.
+    #[error("split `{split}` has no queries with relevant passages")]
+    EmptySplit { split: String },
+}
+
+/// Everything that makes a trained model; its hash is the model's id.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelSpec {
+    /// Shape.
+    pub model: LlamaConfig,
+    /// Fingerprint of the corpus.
+    pub corpus: u64,
+    /// Fingerprint of the tokenizer.
+    pub tokenizer: u64,
+    /// Split of the training queries.
+    pub split: String,
+    /// Share of the training pairs.
+    pub fraction: f64,
+    /// That many pairs.
+    pub num_pairs: usize,
+    /// Examples of one epoch.
+    pub num_examples: usize,
+    /// What the model learns.
+    pub objective: ObjectiveOptions,
+    /// How.
+    pub train: TrainOptions,
+    /// Seed of weights, order and spans.
+    pub seed: u64,
+}
+
+/// What a model folder says about its model, in `genret.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelRecord {
+    /// Layout version.
+    pub schema: u32,
+    /// Version of genret and the commit it was built from.
+    pub genret: String,
+    /// Everything that made the model.
+    pub spec: ModelSpec,
+    /// Parameters of embedding and head.
+    pub params_embedding: usize,
+    /// All other parameters.
+    pub params_non_embedding: usize,
+    /// How training ended.
+    pub summary: TrainSummary,
+}
+
+/// A trained model and its folder.
+pub struct TrainedModel {
+    /// The model, without gradients.
+    pub model: Llama,
+    /// What its folder says about it.
+    pub record: ModelRecord,
+    /// Its folder.
+    pub folder: PathBuf,
+}
+
+/// A configuration with its data, tokenizer and index opened.
+pub struct Experiment {
+    /// The configuration.
+    pub config: Config,
+    /// Passages, queries and judgements.
+    pub dataset: Dataset,
+    /// The tokenizer of models and index.
+    pub tokenizer: Tokenizer,
+    /// All n-grams of the passages' bodies.
+    pub index: NgramIndex,
+    passages: Vec<PassageTokens>,
+}
+
+/// What was prepared from which settings, in `prepared.json`.
+#[derive(PartialEq, Serialize, Deserialize)]
+struct Prepared {
+    data: String,
+    tokenizer: String,
+}
+
+impl Experiment {
+    /// Opens `config`, making what its folder lacks; `told` hears what is being made.
+    pub fn open(config: Config, told: &mut dyn FnMut(&str)) -> Result<Self, ExperimentError> {
+        let out = &config.out;
+        fs::create_dir_all(out).map_err(io_error(out))?;
+        let prepared = Prepared {
+            data: config::hash(&(&config.data.folder, &config.data.synth)),
+            tokenizer: config::hash(&config.tokenizer),
+        };
+        let prepared_path = out.join("prepared.json");
+        if prepared_path.exists() {
+            let found: Prepared = read_json(&prepared_path)?;
+            for (what, same) in [
+                ("[data]", found.data == prepared.data),
+                ("[tokenizer]", found.tokenizer == prepared.tokenizer),
+            ] {
+                if !same {
+                    return Err(ExperimentError::OtherSettings { path: out.clone(), what });
+                }
+            }
+        }
+        let data_folder = match (&config.data.folder, &config.data.synth) {
+            (Some(folder), _) => folder.clone(),
+            (None, Some(options)) => {
+                let folder = out.join("data");
+                if !folder.exists() {
+                    told("writing the embedded corpus");
+                    synth::generate(*options, &folder, &mut |_| ())?;
+                }
+                folder
+            }
+            (None, None) => unreachable!("the configuration was checked"),
+        };
+        told("reading passages and queries");
+        let dataset = Dataset::open(&data_folder)?;
+        let tokenizer_path = out.join("tokenizer.json");
+        if !tokenizer_path.exists() {
+            match &config.tokenizer.path {
+                Some(path) => Tokenizer::load(path)?.save(&tokenizer_path)?,
+                None => {
+                    told("training the tokenizer");
+                    let texts: Vec<String> = dataset
+                        .corpus
+                        .passages()
+                        .iter()
+                        .map(|p| format!(" {} {}", p.title, p.text))
+                        .collect();
+                    let options = tokenizer::TrainOptions {
+                        kind: config.tokenizer.kind,
+                        vocab: config.tokenizer.vocab,
+                    };
+                    Tokenizer::train(&texts, options)?.save(&tokenizer_path)?;
+                }
+            }
+        }
+        let tokenizer = Tokenizer::load(&tokenizer_path)?;
+        told("tokenising passages");
+        let passages = corpus_tokens(&tokenizer, dataset.corpus.passages())?;
+        let index_path = out.join("index.genret");
+        if !index_path.exists() {
+            told("building the n-gram index");
+            let hint = tokenizer_path.display().to_string();
+            let fingerprint = tokenizer.fingerprint();
+            let options = IndexOptions::default();
+            let mut builder =
+                IndexBuilder::new(tokenizer.vocab_size(), fingerprint, &hint, options)?;
+            for (passage, tokens) in dataset.corpus.passages().iter().zip(&passages) {
+                builder.push(passage.id.as_str(), &tokens.title, &tokens.body)?;
+            }
+            builder.write(&index_path)?;
+        }
+        let index = NgramIndex::open(&index_path)?;
+        index.check_tokenizer(tokenizer.fingerprint())?;
+        write_json(&prepared_path, &prepared)?;
+        Ok(Self { config, dataset, tokenizer, index, passages })
+    }
+
+    /// The prompts of the experiment.
+    pub fn template(&self) -> &Template {
+        &self.config.objective.template
+    }
+
+    /// Everything that makes a model of shape `options` trained on `fraction` of the pairs.
+    pub fn model_spec(
+        &self,
+        options: &ModelOptions,
+        fraction: f64,
+        seed: u64,
+    ) -> Result<ModelSpec, ExperimentError> {
+        let pairs = self.pairs(fraction)?;
+        let objective = self.config.objective.clone();
+        let source = self.source(&pairs, seed)?;
+        Ok(ModelSpec {
+            model: options.resolve(self.tokenizer.vocab_size())?,
+            corpus: self.dataset.corpus.fingerprint(),
+            tokenizer: self.tokenizer.fingerprint(),
+            split: self.config.data.train.clone(),
+            fraction,
+            num_pairs: pairs.len(),
+            num_examples: source.len(),
+            objective,
+            train: self.config.train.clone(),
+            seed,
+        })
+    }
+
+    /// Tokens of prompt and target of a typical training example: the means over some pairs.
+    pub fn typical_example(&self) -> Result<(usize, usize), ExperimentError> {
+        let pairs = self.pairs(1.0)?;
+        let some = &pairs[..pairs.len().min(200)];
+        let examples = self.source(some, 0)?.epoch(0)?;
+        let mean = |len: fn(&Example) -> usize| {
+            examples.iter().map(len).sum::<usize>().div_ceil(examples.len())
+        };
+        Ok((mean(|e| e.prompt.len()), mean(|e| e.target.len())))
+    }
+
+    /// Where the model of `spec` lies or will lie.
+    pub fn model_folder(&self, spec: &ModelSpec) -> PathBuf {
+        self.config.out.join("models").join(config::hash(spec))
+    }
+
+    /// Trains the model of `spec`, or opens it if its folder is finished.
+    pub fn train(
+        &self,
+        spec: &ModelSpec,
+        device: &Device,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<TrainedModel, ExperimentError> {
+        let folder = self.model_folder(spec);
+        if folder.join(RECORD).exists() {
+            let trained = TrainedModel::open(&folder, device)?;
+            TrainRun::discard_checkpoint(&folder)?;
+            return Ok(trained);
+        }
+        fs::create_dir_all(&folder).map_err(io_error(&folder))?;
+        let pairs = self.pairs(spec.fraction)?;
+        let validation = self.validation()?;
+        let counts = spec.model.counts();
+        let model = spec.model.init(spec.seed, &device.clone().autodiff());
+        let (model, summary) = TrainRun {
+            source: &self.source(&pairs, spec.seed)?,
+            validation: &validation,
+            options: &spec.train,
+            seed: spec.seed,
+            flops: &|prompt, target| counts.train(prompt, target),
+            folder: &folder,
+            progress,
+        }
+        .run(model)?;
+        let model = model.valid();
+        checkpoint::save(&model, &spec.model.to_hugging_face(), &folder)?;
+        self.tokenizer.save(&folder.join("tokenizer.json"))?;
+        let record = ModelRecord {
+            schema: record::SCHEMA,
+            genret: VERSION.into(),
+            spec: spec.clone(),
+            params_embedding: spec.model.params_embedding(),
+            params_non_embedding: spec.model.params_non_embedding(),
+            summary,
+        };
+        write_json(&folder.join(RECORD), &record)?;
+        TrainRun::discard_checkpoint(&folder)?;
+        Ok(TrainedModel { model, record, folder })
+    }
+
+    /// The queries of `split` that are decoded and measured: those with a relevant passage, at most
+    /// `evaluate.queries` of them, chosen by the seed.
+    pub fn queries(&self, split: &str) -> Result<Vec<Query>, ExperimentError> {
+        let qrels = self.dataset.qrels(split)?;
+        let judged: Vec<&Query> =
+            self.dataset.queries.iter().filter(|q| qrels.relevant(q.id.as_str()).next().is_some()).collect();
+        if judged.is_empty() {
+            return Err(ExperimentError::EmptySplit { split: split.into() });
+        }
+        let share = (self.config.evaluate.queries as f64 / judged.len() as f64).min(1.0);
+        let chosen = nested_subset(self.config.seed, judged.len(), share);
+        Ok(chosen.into_iter().map(|i| judged[i].clone()).collect())
+    }
+
+    /// The cases of the contrastive generation loss, the same for every model of the experiment.
+    pub fn contrastive_cases(&self) -> Result<Vec<ContrastiveCase>, ExperimentError> {
+        let options = &self.config.evaluate;
+        let split = &options.splits[0];
+        let qrels = self.dataset.qrels(split)?;
+        let mut queries = self.queries(split)?;
+        queries.truncate(options.cgl_queries);
+        let options = CaseOptions {
+            seed: self.config.seed,
+            negatives: options.cgl_negatives,
+            span: SpanOptions { draws: options.cgl_spans, ..self.config.objective.span.clone() },
+            template: self.template(),
+        };
+        let corpus = &self.dataset.corpus;
+        contrastive_cases(corpus, &self.passages, &self.tokenizer, &queries, qrels, &options)
+    }
+
+    /// Training pairs with their place among all pairs, by which their spans are drawn: a pair has the
+    /// same spans in every fraction.
+    fn pairs(&self, fraction: f64) -> Result<Vec<(u64, Pair)>, ExperimentError> {
+        let split = &self.config.data.train;
+        let pairs = self.dataset.pairs(split)?;
+        if pairs.is_empty() {
+            return Err(ExperimentError::EmptySplit { split: split.clone() });
+        }
+        // The subset depends on the configuration's seed alone, so that all models of a fraction
+        // see the same pairs.
+        let chosen = nested_subset(self.config.seed, pairs.len(), fraction * self.config.data.fraction);
+        Ok(chosen.into_iter().map(|i| (i as u64, pairs[i])).collect())
+    }
+
+    fn source<'a>(&'a self, pairs: &[(u64, Pair)], seed: u64) -> Result<PairSource<'a>, ExperimentError> {
+        let objective = &self.config.objective;
+        let maker = ExampleMaker::new(
+            &self.tokenizer,
+            objective.template.clone(),
+            objective.span.clone(),
+        )?;
+        let titles = pairs
+            .iter()
+            .filter(|(_, p)| objective.titles && !self.passages[p.passage.index()].title.is_empty())
+            .count();
+        Ok(PairSource {
+            experiment: self,
+            len: pairs.len() * objective.span.draws + titles,
+            pairs: pairs.to_vec(),
+            maker,
+            seed,
+        })
+    }
+
+    fn validation(&self) -> Result<Vec<Example>, ExperimentError> {
+        let data = &self.config.data;
+        if data.validation.is_empty() {
+            return Ok(vec![]);
+        }
+        let pairs = self.dataset.pairs(&data.validation)?;
+        let share = (data.validation_queries as f64 / pairs.len().max(1) as f64).min(1.0);
+        let chosen: Vec<(u64, Pair)> = nested_subset(self.config.seed, pairs.len(), share)
+            .into_iter()
+            .map(|i| (i as u64, pairs[i]))
+            .collect();
+        Ok(self.source(&chosen, self.config.seed)?.epoch(0)?)
+    }
+}
+
+/// Training examples of (query, passage) pairs.
+struct PairSource<'a> {
+    experiment: &'a Experiment,
+    pairs: Vec<(u64, Pair)>,
+    len: usize,
+    maker: ExampleMaker<'a>,
+    seed: u64,
+}
+
+impl ExampleSource for PairSource<'_> {
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn epoch(&self, epoch: u64) -> Result<Vec<Example>, ExampleError> {
+        let experiment = self.experiment;
+        let corpus = &experiment.dataset.corpus;
+        let of_pair = |(place, pair): &(u64, Pair)| {
+            let query = &experiment.dataset.queries[pair.query].text;
+            let tokens = &experiment.passages[pair.passage.index()];
+            let passage = corpus.passage(pair.passage);
+            let mut examples =
+                self.maker.ngram(query, passage, tokens, self.seed, epoch, *place)?;
+            if experiment.config.objective.titles {
+                examples.extend(self.maker.title(query, tokens)?);
+            }
+            Ok(examples)
+        };
+        let examples: Result<Vec<Vec<Example>>, ExampleError> =
+            self.pairs.par_iter().map(of_pair).collect();
+        Ok(examples?.into_iter().flatten().collect())
+    }
+}
+
+const RECORD: &str = "genret.json";
+
+impl TrainedModel {
+    /// Opens a folder that `genret train` or `genret sweep` finished.
+    pub fn open(folder: &Path, device: &Device) -> Result<Self, ExperimentError> {
+        let record: ModelRecord = read_json(&folder.join(RECORD))?;
+        let config = LlamaConfig::load(&folder.join("config.json"))?;
+        let model = checkpoint::load(config.init(0, device), folder)?;
+        Ok(Self { model, record, folder: folder.into() })
+    }
+
+    /// The tokenizer the model was trained with.
+    pub fn tokenizer(&self) -> Result<Tokenizer, ExperimentError> {
+        Ok(Tokenizer::load(&self.folder.join("tokenizer.json"))?)
+    }
+}
+
+/// How contrastive cases are drawn.
+pub struct CaseOptions<'a> {
+    /// Decides negatives and spans, together with query and passage.
+    pub seed: u64,
+    /// Random passages per query.
+    pub negatives: usize,
+    /// Spans that identify a passage.
+    pub span: SpanOptions,
+    /// The prompts.
+    pub template: &'a Template,
+}
+
+/// One case per query: its first relevant passage, random others, and spans of each, drawn as in
+/// training by their likeness to the query. Queries without a relevant passage are left out.
+pub fn contrastive_cases(
+    corpus: &Corpus,
+    passages: &[PassageTokens],
+    tokenizer: &Tokenizer,
+    queries: &[Query],
+    qrels: &Qrels,
+    options: &CaseOptions<'_>,
+) -> Result<Vec<ContrastiveCase>, ExperimentError> {
+    let maker = ExampleMaker::new(tokenizer, options.template.clone(), options.span.clone())?;
+    let case = |query: &Query| -> Result<Option<ContrastiveCase>, ExperimentError> {
+        let relevant: Vec<PassageIdx> =
+            qrels.relevant(query.id.as_str()).filter_map(|doc| corpus.find(doc.as_str())).collect();
+        let Some(&positive) = relevant.first() else {
+            return Ok(None);
+        };
+        let negatives =
+            cgl::negatives(options.seed, &query.id, corpus.len(), &relevant, options.negatives);
+        let chosen: Vec<PassageIdx> = std::iter::once(positive).chain(negatives).collect();
+        let key = xxhash_rust::xxh3::xxh3_64(query.id.as_str().as_bytes());
+        let mut spans = vec![];
+        let mut span_ranges = vec![];
+        for &passage in &chosen {
+            let tokens = &passages[passage.index()];
+            let text = corpus.passage(passage);
+            let slices =
+                maker.spans(&query.text, text, tokens, options.seed, key, u64::from(passage.0));
+            let start = spans.len();
+            spans.extend(slices.into_iter().map(|slice| tokens.body[slice].to_vec()));
+            span_ranges.push(start..spans.len());
+        }
+        let prompt = options.template.prompt(tokenizer, View::Ngram, &query.text)?;
+        Ok(Some(ContrastiveCase {
+            query: query.id.clone(),
+            prompt,
+            passages: chosen,
+            span_ranges,
+            spans,
+        }))
+    };
+    let cases: Result<Vec<_>, _> = queries.par_iter().map(case).collect();
+    Ok(cases?.into_iter().flatten().collect())
+}
+
+fn io_error(path: &Path) -> impl FnOnce(std::io::Error) -> ExperimentError {
+    let path = path.to_path_buf();
+    move |source| ExperimentError::Io { path, source }
+}
+
+/// Reads a JSON file of the experiment.
+pub fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T, ExperimentError> {
+    let text = fs::read_to_string(path).map_err(io_error(path))?;
+    serde_json::from_str(&text)
+        .map_err(|e| ExperimentError::Damaged { path: path.into(), message: e.to_string() })
+}
+
+/// Writes a JSON file of the experiment.
+pub fn write_json(path: &Path, value: &impl Serialize) -> Result<(), ExperimentError> {
+    atomic_file::write(path, |w| Ok(serde_json::to_writer_pretty(w, value)?)).map_err(io_error(path))
+}

@@ -1,0 +1,291 @@
+//! Which n-grams occur in the corpus, how often, where, and what follows them.
+//!
+//! [`SubstringIndex`] is what decoding and ranking see: integers only, no tensors, no text. An n-gram
+//! is any token sequence inside one field of one passage; it never crosses into another. [`NgramIndex`]
+//! answers from a sorted list of all corpus positions (a suffix array) with tables for the frequent
+//! prefixes, so that a step of beam search costs microseconds; it is built by [`IndexBuilder`] and
+//! lives in one memory-mapped file.
+
+mod build;
+mod error;
+mod file;
+mod ngram;
+mod nodes;
+mod storage;
+mod suffix;
+#[cfg(test)]
+mod tests;
+
+pub use build::{IndexBuilder, IndexOptions};
+pub use error::IndexError;
+pub use ngram::{FieldStats, IndexStats, NgramIndex, State};
+
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+
+use crate::types::{PassageIdx, TokenId};
+
+/// Text positions between two entries of the table from position to passage.
+const BLOCK_TOKENS: usize = 64;
+
+/// A part of a passage that n-grams are taken from. N-grams never cross from one to another.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Field {
+    /// The text of the passage.
+    Body,
+    /// The title of the passage, possibly empty.
+    Title,
+}
+
+/// One place where an n-gram occurs.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Occurrence {
+    /// The passage.
+    pub passage: PassageIdx,
+    /// Offset of the first token in the field, in tokens.
+    pub position: u32,
+    /// The field of the passage.
+    pub field: Field,
+}
+
+/// All n-grams of a corpus of tokenised passages.
+///
+/// A [`State`](Self::State) stands for one n-gram that occurs. It belongs to the index that gave it;
+/// in another index it gives wrong answers, never a panic.
+pub trait SubstringIndex: Send + Sync {
+    /// Where an n-gram stands.
+    type State: Copy + Send + Sync;
+
+    /// Tokens of the tokenizer's vocabulary; every token given out is below.
+    fn vocab_size(&self) -> usize;
+
+    /// Tokens of the indexed field over all passages (V_tok of the ranking formulas).
+    fn num_tokens(&self) -> usize;
+
+    /// Passages of the corpus.
+    fn num_passages(&self) -> usize;
+
+    /// The longest n-gram that has a state, in tokens; longer ones count as absent.
+    fn max_ngram_tokens(&self) -> usize;
+
+    /// The tokens of the indexed field of `passage`; `out` is replaced.
+    fn passage_tokens(&self, passage: PassageIdx, out: &mut Vec<TokenId>);
+
+    /// The state of the empty n-gram, which occurs at every token.
+    fn root(&self) -> Self::State;
+
+    /// How often the n-gram occurs, overlapping occurrences included.
+    fn count(&self, state: Self::State) -> usize;
+
+    /// The state of the n-gram followed by `token`; `None` if that does not occur.
+    fn advance(&self, state: Self::State, token: TokenId) -> Option<Self::State>;
+
+    /// For each n-gram the tokens that follow it, increasing, with counts and states; `out` is replaced.
+    ///
+    /// Row i belongs to `states[i]`. The counts of a row sum to the count of the n-gram less its
+    /// occurrences at the end of a field. `out` may refer to the index instead of copying from it.
+    fn continuations<'i>(
+        &'i self,
+        states: &[Self::State],
+        out: &mut Continuations<'i, Self::State>,
+    );
+
+    /// Where the n-gram occurs: the first `limit` places by passage, then position; `out` is replaced.
+    ///
+    /// O(count) in time, whatever the limit.
+    fn occurrences(&self, state: Self::State, limit: usize, out: &mut Vec<Occurrence>);
+
+    /// The state of `ngram`; `None` if it does not occur.
+    fn find(&self, ngram: &[TokenId]) -> Option<Self::State> {
+        ngram
+            .iter()
+            .try_fold(self.root(), |state, &token| self.advance(state, token))
+    }
+
+    /// How often `ngram` occurs; the number of tokens if it is empty.
+    fn ngram_count(&self, ngram: &[TokenId]) -> usize {
+        self.find(ngram).map_or(0, |state| self.count(state))
+    }
+}
+
+/// The continuations of several n-grams, one row each. Reused from step to step, it stops allocating.
+///
+/// An index fills it through [`clear`](Self::clear), then per row either [`push`](Self::push) for each
+/// continuation and [`end_row`](Self::end_row), or [`push_shared_row`](Self::push_shared_row).
+#[derive(Debug)]
+pub struct Continuations<'i, S> {
+    rows: Vec<StoredRow<'i, S>>,
+    tokens: Vec<TokenId>,
+    ends: Vec<u32>,
+    states: Vec<S>,
+    row_start: usize,
+}
+
+#[derive(Debug)]
+enum StoredRow<'i, S> {
+    Own(Range<usize>),
+    Shared(SharedRow<'i, S>),
+}
+
+/// A row that lies in the index, with what is needed to make the states of its continuations.
+#[derive(Clone, Copy, Debug)]
+pub struct SharedRow<'i, S> {
+    /// The tokens, increasing.
+    pub tokens: &'i [TokenId],
+    /// The end of each continuation's range; as many as `tokens`, increasing.
+    pub ends: &'i [u32],
+    /// The start of the first continuation's range.
+    pub start: u32,
+    /// The state that the row continues.
+    pub parent: S,
+    /// Number of the first continuation, passed on to `child` with the row offset added.
+    pub first_slot: u32,
+    /// The state of a continuation: from parent, slot and range.
+    pub child: fn(S, u32, Range<u32>) -> S,
+}
+
+/// The continuations of one n-gram.
+#[derive(Clone, Copy, Debug)]
+pub struct ContinuationRow<'a, S> {
+    /// The tokens that follow, increasing.
+    pub tokens: &'a [TokenId],
+    start: u32,
+    ends: &'a [u32],
+    states: RowStates<'a, S>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum RowStates<'a, S> {
+    Listed(&'a [S]),
+    Made {
+        parent: S,
+        first_slot: u32,
+        child: fn(S, u32, Range<u32>) -> S,
+    },
+}
+
+impl<S> Default for Continuations<'_, S> {
+    fn default() -> Self {
+        Self {
+            rows: vec![],
+            tokens: vec![],
+            ends: vec![],
+            states: vec![],
+            row_start: 0,
+        }
+    }
+}
+
+impl<'i, S: Copy> Continuations<'i, S> {
+    /// No rows.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether there is no row.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Row `row`, below [`len`](Self::len).
+    pub fn row(&self, row: usize) -> ContinuationRow<'_, S> {
+        match &self.rows[row] {
+            StoredRow::Own(range) => ContinuationRow {
+                tokens: &self.tokens[range.clone()],
+                start: 0,
+                ends: &self.ends[range.clone()],
+                states: RowStates::Listed(&self.states[range.clone()]),
+            },
+            StoredRow::Shared(row) => ContinuationRow {
+                tokens: row.tokens,
+                start: row.start,
+                ends: row.ends,
+                states: RowStates::Made {
+                    parent: row.parent,
+                    first_slot: row.first_slot,
+                    child: row.child,
+                },
+            },
+        }
+    }
+
+    /// All rows in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = ContinuationRow<'_, S>> {
+        (0..self.len()).map(|row| self.row(row))
+    }
+
+    /// Removes all rows, keeping the memory.
+    pub fn clear(&mut self) {
+        self.rows.clear();
+        self.tokens.clear();
+        self.ends.clear();
+        self.states.clear();
+        self.row_start = 0;
+    }
+
+    /// Adds a continuation to the row that is being written; tokens increase, `count` is positive.
+    #[inline]
+    pub fn push(&mut self, token: TokenId, count: u32, state: S) {
+        let before = if self.ends.len() == self.row_start {
+            0
+        } else {
+            self.ends[self.ends.len() - 1]
+        };
+        self.tokens.push(token);
+        self.ends.push(before + count);
+        self.states.push(state);
+    }
+
+    /// Ends the row that is being written, possibly empty.
+    #[inline]
+    pub fn end_row(&mut self) {
+        self.rows
+            .push(StoredRow::Own(self.row_start..self.tokens.len()));
+        self.row_start = self.tokens.len();
+    }
+
+    /// Adds a whole row that lies in the index.
+    #[inline]
+    pub fn push_shared_row(&mut self, row: SharedRow<'i, S>) {
+        debug_assert_eq!(row.tokens.len(), row.ends.len());
+        self.rows.push(StoredRow::Shared(row));
+    }
+}
+
+impl<S: Copy> ContinuationRow<'_, S> {
+    /// How often continuation `nth` occurs.
+    #[inline]
+    pub fn count(&self, nth: usize) -> usize {
+        self.range(nth).len()
+    }
+
+    /// The state of the n-gram with continuation `nth`.
+    #[inline]
+    pub fn state(&self, nth: usize) -> S {
+        match self.states {
+            RowStates::Listed(states) => states[nth],
+            RowStates::Made {
+                parent,
+                first_slot,
+                child,
+            } => child(parent, first_slot.wrapping_add(nth as u32), self.range(nth)),
+        }
+    }
+
+    #[inline]
+    fn range(&self, nth: usize) -> Range<u32> {
+        let start = if nth == 0 {
+            self.start
+        } else {
+            self.ends[nth - 1]
+        };
+        start..self.ends[nth]
+    }
+}

@@ -1,0 +1,162 @@
+//! Lists of continuations, made in advance, for the n-grams that occur often.
+//!
+//! A frequent n-gram has up to the whole vocabulary behind it, and finding that in the sorted
+//! positions costs a random read per continuation. Its list is therefore stored (a *node*): tokens,
+//! and the ends of their ranges of rows. Nodes are numbered level by level, in row order inside a
+//! level, so that the node of a continuation is one more than the number of continuations before it
+//! that have a node: a bit per continuation and a running count find it.
+
+use rayon::prelude::*;
+
+use super::storage::prefetch;
+use super::suffix::Symbol;
+use crate::types::TokenId;
+
+/// The nodes of one field. Node 0 is the empty n-gram.
+pub(super) struct NodeTables {
+    /// Per node its first row and its first slot; one more at the end.
+    pub(super) nodes: Vec<[u32; 2]>,
+    /// Per slot (a continuation of a node) the token; increasing inside a node.
+    pub(super) tokens: Vec<TokenId>,
+    /// Per slot the end of its rows; they start where the slot before ends.
+    pub(super) ends: Vec<u32>,
+    /// Per slot one bit: whether it has a node itself.
+    pub(super) is_node: Vec<u64>,
+    /// Per word of `is_node` the number of bits before it.
+    pub(super) nodes_before: Vec<u32>,
+}
+
+/// Makes nodes for the n-grams shorter than `max_depth` with at least `min_count` occurrences.
+///
+/// One pass over the rows of every node: O(n) per level, in parallel over the nodes of a level.
+pub(super) fn build_nodes<T: Symbol>(
+    text: &[T],
+    suffixes: &[u32],
+    min_count: usize,
+    max_depth: usize,
+) -> NodeTables {
+    let mut tables = NodeTables {
+        nodes: vec![],
+        tokens: vec![],
+        ends: vec![],
+        is_node: vec![],
+        nodes_before: vec![],
+    };
+    let mut level = vec![(0u32, suffixes.len() as u32)];
+    let mut depth = 0;
+    let mut bits: Vec<bool> = vec![];
+    while !level.is_empty() {
+        let lists: Vec<Vec<(TokenId, u32)>> = level
+            .par_iter()
+            .map(|&(start, end)| split_rows(text, suffixes, start, end, depth))
+            .collect();
+        let mut next = vec![];
+        for (&(start, _), list) in level.iter().zip(&lists) {
+            tables.nodes.push([start, tables.tokens.len() as u32]);
+            let mut before = start;
+            for &(token, end) in list {
+                let wide = (end - before) as usize >= min_count && depth + 1 < max_depth;
+                if wide {
+                    next.push((before, end));
+                }
+                tables.tokens.push(token);
+                tables.ends.push(end);
+                bits.push(wide);
+                before = end;
+            }
+        }
+        level = next;
+        depth += 1;
+    }
+    tables
+        .nodes
+        .push([suffixes.len() as u32, tables.tokens.len() as u32]);
+    let mut before = 0;
+    for word in bits.chunks(64) {
+        let word = word
+            .iter()
+            .rev()
+            .fold(0u64, |word, &bit| word << 1 | u64::from(bit));
+        tables.is_node.push(word);
+        tables.nodes_before.push(before);
+        before += word.count_ones();
+    }
+    tables
+}
+
+/// The distinct symbols at `depth` behind the rows `start..end`, each with the end of its rows.
+fn split_rows<T: Symbol>(
+    text: &[T],
+    suffixes: &[u32],
+    start: u32,
+    end: u32,
+    depth: usize,
+) -> Vec<(TokenId, u32)> {
+    const AHEAD: usize = 16;
+    let rows = &suffixes[start as usize..end as usize];
+    let symbol = |row: usize| text[rows[row] as usize + depth];
+    let mut list = vec![];
+    let mut row = 0;
+    while row < rows.len() {
+        if let Some(&later) = rows.get(row + AHEAD) {
+            prefetch(text, later as usize + depth);
+        }
+        let current = symbol(row);
+        if current == T::SEPARATOR {
+            break; // Separators sort last.
+        }
+        row = run_end(rows.len(), row, |row| symbol(row) == current);
+        list.push((TokenId(current.value()), start + row as u32));
+    }
+    list
+}
+
+/// The end of the run of rows that starts at `row` and satisfies `same`: doubling, then halving.
+pub(super) fn run_end(len: usize, row: usize, same: impl Fn(usize) -> bool) -> usize {
+    let (mut inside, mut step) = (row, 1);
+    while inside + step < len && same(inside + step) {
+        inside += step;
+        step *= 2;
+    }
+    let mut outside = len.min(inside + step);
+    while outside - inside > 1 {
+        let middle = inside + (outside - inside) / 2;
+        if same(middle) {
+            inside = middle;
+        } else {
+            outside = middle;
+        }
+    }
+    outside
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_ends_where_the_first_row_differs() {
+        let runs = [1, 2, 3, 64, 65, 100];
+        for len in runs {
+            for end in 1..=len {
+                assert_eq!(run_end(len + 3, 3, |row| row < end + 3), end + 3);
+            }
+        }
+    }
+
+    #[test]
+    fn nodes_of_a_small_text() {
+        // abab|ab with | the separator: a occurs 3 times, always followed by b.
+        let text: [u16; 7] = [0, 1, 0, 1, u16::MAX, 0, 1];
+        let suffixes = [0, 2, 5, 1, 3, 6]; // abab, ab, ab, bab, b, b
+        let mut padded = text.to_vec();
+        padded.extend([u16::MAX; 4]);
+        let tables = build_nodes(&padded, &suffixes, 3, 8);
+        // Nodes: empty, a, b, ab.
+        assert_eq!(tables.nodes, [[0, 0], [0, 2], [3, 3], [0, 4], [6, 5]]);
+        assert_eq!(tables.tokens, [0, 1, 1, 0, 0].map(TokenId));
+        assert_eq!(tables.ends, [3, 6, 3, 4, 1]);
+        assert_eq!(tables.is_node, [0b111]);
+        assert_eq!(tables.nodes_before, [0]);
+    }
+}

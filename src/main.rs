@@ -1,0 +1,30 @@
+//! The `genret` command line: parse, call, print the error chain, exit code.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use genret::cli::{self, Command};
+
+/// Keeps large blocks instead of returning each to the system; a training step allocates its
+/// activations anew, and page faults on them cost more than the arithmetic saved.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let command = match Command::try_parse() {
+        Ok(command) => command,
+        Err(error) => {
+            let code = if error.use_stderr() { 2 } else { 0 };
+            // Nothing is left to tell anyone if the terminal itself is gone.
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    match cli::run(&command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(cli::exit_code(&error))
+        }
+    }
+}

@@ -1,0 +1,372 @@
+//! LLaMA: RMSNorm, rotary positions, grouped-query attention, SwiGLU (Touvron et al. 2023).
+//!
+//! Activations are kept flat, `[batch * seq, width]`, so that every projection is one matrix product;
+//! the fused operations come from `genret-kernels`. Shape legend: b batch, t sequence, n = b * t,
+//! d model width, v vocabulary.
+
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use genret_kernels::{self as kernels, BeamCache, CacheShape, Rotary};
+use rand::RngExt;
+use rayon::prelude::*;
+
+use super::{LlamaConfig, ModelError, NextTokenModel};
+use crate::rng;
+use crate::types::TokenId;
+
+/// A matrix `[out, in]` and an optional bias.
+#[derive(Module, Debug)]
+struct Linear {
+    weight: Param<Tensor<2>>,
+    bias: Option<Param<Tensor<1>>>,
+}
+
+/// A vector of gains for RMSNorm.
+#[derive(Module, Debug)]
+struct Norm {
+    weight: Param<Tensor<1>>,
+}
+
+/// One row per token.
+#[derive(Module, Debug)]
+struct Embedding {
+    weight: Param<Tensor<2>>,
+}
+
+#[derive(Module, Debug)]
+struct Attention {
+    q_proj: Linear,
+    k_proj: Linear,
+    v_proj: Linear,
+    o_proj: Linear,
+}
+
+#[derive(Module, Debug)]
+struct Mlp {
+    gate_proj: Linear,
+    up_proj: Linear,
+    down_proj: Linear,
+}
+
+#[derive(Module, Debug)]
+struct Layer {
+    self_attn: Attention,
+    mlp: Mlp,
+    input_layernorm: Norm,
+    post_attention_layernorm: Norm,
+}
+
+#[derive(Module, Debug)]
+struct Decoder {
+    embed_tokens: Embedding,
+    layers: Vec<Layer>,
+    norm: Norm,
+}
+
+/// A LLaMA model; its parameters are named as in Hugging Face's `LlamaForCausalLM`.
+#[derive(Module, Debug)]
+pub struct Llama {
+    model: Decoder,
+    lm_head: Option<Linear>,
+    #[module(skip)]
+    rotary: Rotary,
+    #[module(skip)]
+    config: LlamaConfig,
+}
+
+/// A batch of token sequences, padded on the right to the longest.
+#[derive(Clone, Debug)]
+pub struct Sequences {
+    /// Row-major `[batch, seq]`, padded with token 0.
+    pub tokens: Vec<TokenId>,
+    /// Real length of each sequence.
+    pub lengths: Vec<usize>,
+    /// Length of the longest.
+    pub seq: usize,
+}
+
+impl Sequences {
+    /// Pads `rows` to a common length.
+    pub fn pad<R: AsRef<[TokenId]>>(rows: &[R]) -> Self {
+        let lengths: Vec<usize> = rows.iter().map(|r| r.as_ref().len()).collect();
+        let seq = lengths.iter().copied().max().unwrap_or(0);
+        let mut tokens = vec![TokenId(0); rows.len() * seq];
+        for (padded, row) in tokens.chunks_mut(seq.max(1)).zip(rows) {
+            padded[..row.as_ref().len()].copy_from_slice(row.as_ref());
+        }
+        Self { tokens, lengths, seq }
+    }
+}
+
+/// Token ids as an integer tensor `[n]`.
+fn id_tensor(tokens: &[TokenId], device: &Device) -> Tensor<1, Int> {
+    let ids: Vec<i32> = tokens.iter().map(|t| t.0 as i32).collect();
+    let len = ids.len();
+    Tensor::from_data(TensorData::new(ids, [len]), device)
+}
+
+/// Draws initial values: one independent stream per parameter name.
+struct Initializer<'a> {
+    seed: u64,
+    device: &'a Device,
+}
+
+impl Initializer<'_> {
+    fn normal(&self, name: &str, shape: [usize; 2], std: f64) -> Param<Tensor<2>> {
+        let [rows, columns] = shape;
+        let mut values = vec![0f32; rows * columns];
+        values.par_chunks_mut(columns).enumerate().for_each(|(row, chunk)| {
+            let mut stream = rng::stream(self.seed, name, &[row as u64]);
+            for pair in chunk.chunks_mut(2) {
+                // Box-Muller; 1 - u lies in (0, 1].
+                let (u, w): (f64, f64) = (1.0 - stream.random::<f64>(), stream.random());
+                let (radius, angle) = ((-2.0 * u.ln()).sqrt() * std, 2.0 * std::f64::consts::PI * w);
+                pair[0] = (radius * angle.cos()) as f32;
+                if let Some(second) = pair.get_mut(1) {
+                    *second = (radius * angle.sin()) as f32;
+                }
+            }
+        });
+        Param::from_data(TensorData::new(values, shape), self.device)
+    }
+
+    fn linear(&self, name: &str, shape: [usize; 2], std: f64, bias: bool) -> Linear {
+        let bias = bias.then(|| {
+            Param::from_data(TensorData::new(vec![0f32; shape[0]], [shape[0]]), self.device)
+        });
+        Linear { weight: self.normal(name, shape, std), bias }
+    }
+
+    fn norm(&self, width: usize) -> Norm {
+        Norm { weight: Param::from_data(TensorData::new(vec![1f32; width], [width]), self.device) }
+    }
+}
+
+impl LlamaConfig {
+    /// A model with random weights drawn from `seed`.
+    ///
+    /// Matrices are normal with standard deviation sqrt(2 / (5 d_model)) (Nguyen and Salazar 2019);
+    /// those that write into the residual stream are divided by sqrt(2 layers) (Radford et al. 2019).
+    pub fn init(&self, seed: u64, device: &Device) -> Llama {
+        let (d, f) = (self.hidden_size, self.intermediate_size);
+        let q = self.num_attention_heads * self.head_dim;
+        let kv = self.num_key_value_heads * self.head_dim;
+        let std = (2.0 / (5.0 * d as f64)).sqrt();
+        let residual = std / (2.0 * self.num_hidden_layers as f64).sqrt();
+        let init = Initializer { seed, device };
+        let layers = (0..self.num_hidden_layers)
+            .map(|layer| {
+                let linear = |name: &str, shape, std, bias| {
+                    init.linear(&format!("layer {layer} {name}"), shape, std, bias)
+                };
+                Layer {
+                    self_attn: Attention {
+                        q_proj: linear("q", [q, d], std, self.attention_bias),
+                        k_proj: linear("k", [kv, d], std, self.attention_bias),
+                        v_proj: linear("v", [kv, d], std, self.attention_bias),
+                        o_proj: linear("o", [d, q], residual, self.attention_bias),
+                    },
+                    mlp: Mlp {
+                        gate_proj: linear("gate", [f, d], std, self.mlp_bias),
+                        up_proj: linear("up", [f, d], std, self.mlp_bias),
+                        down_proj: linear("down", [d, f], residual, self.mlp_bias),
+                    },
+                    input_layernorm: init.norm(d),
+                    post_attention_layernorm: init.norm(d),
+                }
+            })
+            .collect();
+        let embedding = init.normal("embedding", [self.vocab_size, d], std);
+        let lm_head = (!self.tie_word_embeddings)
+            .then(|| init.linear("head", [self.vocab_size, d], std, false));
+        Llama {
+            model: Decoder {
+                embed_tokens: Embedding { weight: embedding },
+                layers,
+                norm: init.norm(d),
+            },
+            lm_head,
+            rotary: Rotary::new(
+                &self.inverse_frequencies(),
+                self.max_position_embeddings,
+                &device.clone().inner(),
+            ),
+            config: self.clone(),
+        }
+    }
+}
+
+impl Linear {
+    /// `[n, in]` to `[n, out]`.
+    fn forward(&self, x_nd: Tensor<2>) -> Tensor<2> {
+        let y = kernels::linear(x_nd, self.weight.val());
+        match &self.bias {
+            Some(bias) => y + bias.val().unsqueeze(),
+            None => y,
+        }
+    }
+}
+
+impl Norm {
+    fn forward(&self, x_nd: Tensor<2>, epsilon: f64) -> Tensor<2> {
+        kernels::rms_norm(x_nd, self.weight.val(), epsilon)
+    }
+}
+
+impl Mlp {
+    fn forward(&self, x_nd: Tensor<2>) -> Tensor<2> {
+        let gate = self.gate_proj.forward(x_nd.clone());
+        self.down_proj.forward(kernels::swiglu(gate, self.up_proj.forward(x_nd)))
+    }
+}
+
+impl Llama {
+    /// The shape of the model.
+    pub fn config(&self) -> &LlamaConfig {
+        &self.config
+    }
+
+    /// Where the parameters live.
+    pub fn device(&self) -> Device {
+        self.model.norm.weight.val().device()
+    }
+
+    fn embed(&self, tokens: &[TokenId]) -> Tensor<2> {
+        let ids = id_tensor(tokens, &self.device());
+        kernels::embedding(self.model.embed_tokens.weight.val(), ids)
+    }
+
+    /// Hidden states after the final norm, `[batch * seq, d_model]`. Rows of padding hold no meaning.
+    ///
+    /// With `causal`, a position sees itself and what stands before it; without, every real token
+    /// of its sequence.
+    ///
+    /// # Errors
+    /// [`ModelError::TooLong`] beyond `max_position_embeddings`.
+    pub fn hidden(&self, batch: &Sequences, causal: bool) -> Result<Tensor<2>, ModelError> {
+        self.check_length(batch.seq)?;
+        Ok(self.pass(batch, causal, &mut |_, _, _| ()))
+    }
+
+    /// One pass over a batch; `keys_values` is given every layer's keys (not yet rotated) and values.
+    fn pass(
+        &self,
+        batch: &Sequences,
+        causal: bool,
+        keys_values: &mut dyn FnMut(usize, &Tensor<2>, &Tensor<2>),
+    ) -> Tensor<2> {
+        let shape = kernels::AttentionShape {
+            heads: self.config.num_attention_heads,
+            kv_heads: self.config.num_key_value_heads,
+            head_dim: self.config.head_dim,
+            causal,
+            lengths: &batch.lengths,
+        };
+        let embedded = self.embed(&batch.tokens);
+        self.through_layers(embedded, |layer, q, k, v| {
+            keys_values(layer, &k, &v);
+            kernels::attention(q, k, v, &self.rotary, &shape)
+        })
+    }
+
+    /// All layers and the final norm, with `attend(layer, q, k, v)` as the attention.
+    fn through_layers(
+        &self,
+        mut x: Tensor<2>,
+        mut attend: impl FnMut(usize, Tensor<2>, Tensor<2>, Tensor<2>) -> Tensor<2>,
+    ) -> Tensor<2> {
+        let epsilon = self.config.rms_norm_eps;
+        for (number, layer) in self.model.layers.iter().enumerate() {
+            let attention = &layer.self_attn;
+            let h = layer.input_layernorm.forward(x.clone(), epsilon);
+            let attended = attend(
+                number,
+                attention.q_proj.forward(h.clone()),
+                attention.k_proj.forward(h.clone()),
+                attention.v_proj.forward(h),
+            );
+            x = x + attention.o_proj.forward(attended);
+            let h = layer.post_attention_layernorm.forward(x.clone(), epsilon);
+            x = x + layer.mlp.forward(h);
+        }
+        self.model.norm.forward(x, epsilon)
+    }
+
+    /// Logits `[n, vocab]` of hidden states `[n, d_model]`.
+    pub fn logits(&self, hidden_nd: Tensor<2>) -> Tensor<2> {
+        kernels::linear(hidden_nd, self.head_weight())
+    }
+
+    /// Sum of the cross-entropies of `targets` given hidden states `[n, d_model]`, one target a row,
+    /// in nats; the logits are never held whole. Shape `[1]`.
+    pub fn loss_sum(&self, hidden_nd: Tensor<2>, targets: &[TokenId]) -> Tensor<1> {
+        let targets = id_tensor(targets, &self.device());
+        kernels::linear_cross_entropy(hidden_nd, self.head_weight(), targets, None)
+    }
+
+    /// Fails if a sequence of `len` tokens has no positions for all of them.
+    pub fn check_length(&self, len: usize) -> Result<(), ModelError> {
+        let limit = self.config.max_position_embeddings;
+        if len > limit {
+            return Err(ModelError::TooLong { got: len, limit });
+        }
+        Ok(())
+    }
+
+    fn head_weight(&self) -> Tensor<2> {
+        match &self.lm_head {
+            Some(head) => head.weight.val(),
+            None => self.model.embed_tokens.weight.val(),
+        }
+    }
+}
+
+/// Hypotheses of a decoding with their cached keys and values.
+pub struct LlamaState {
+    cache: BeamCache,
+}
+
+impl NextTokenModel for Llama {
+    type State = LlamaState;
+
+    fn start(
+        &self,
+        prompts: &[&[TokenId]],
+        max_new: usize,
+    ) -> Result<(LlamaState, Tensor<2>), ModelError> {
+        let batch = Sequences::pad(prompts);
+        self.check_length(batch.seq + max_new)?;
+        let shape = CacheShape {
+            layers: self.config.num_hidden_layers,
+            heads: self.config.num_attention_heads,
+            kv_heads: self.config.num_key_value_heads,
+            head_dim: self.config.head_dim,
+        };
+        let mut cache = BeamCache::new(shape, &self.rotary, &batch.lengths);
+        let hidden = self.pass(&batch, true, &mut |layer, keys, values| {
+            cache.set_prompt(layer, keys.clone(), values.clone());
+        });
+        let last: Vec<i32> = batch
+            .lengths
+            .iter()
+            .enumerate()
+            .map(|(row, length)| (row * batch.seq + length - 1) as i32)
+            .collect();
+        let last = Tensor::from_ints(&last[..], &self.device());
+        let logits = self.logits(kernels::embedding(hidden, last));
+        Ok((LlamaState { cache }, logits))
+    }
+
+    fn step(
+        &self,
+        state: &mut LlamaState,
+        parents: &[usize],
+        last: &[TokenId],
+    ) -> Result<Tensor<2>, ModelError> {
+        state.cache.advance(parents);
+        let hidden = self.through_layers(self.embed(last), |layer, q, k, v| {
+            kernels::decode_attention(q, k, v, &mut state.cache, layer)
+        });
+        Ok(self.logits(hidden))
+    }
+}

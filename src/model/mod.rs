@@ -1,0 +1,89 @@
+//! Language models in Burn: shapes, forward passes, caches, Hugging Face checkpoints.
+//!
+//! A model maps token ids to hidden states and logits and knows nothing of corpora, indexes or
+//! objectives. Parameters carry the names and layouts of Hugging Face (`[out, in]` matrices), so a
+//! checkpoint is the list of a module's parameters.
+
+use std::path::PathBuf;
+
+pub mod checkpoint;
+mod config;
+mod llama;
+mod next_token;
+pub mod parameters;
+
+pub use config::{
+    LlamaConfig, ModelOptions, RopeScaling, default_heads, layers_and_width, params_of_size,
+};
+pub use llama::{Llama, LlamaState, Sequences};
+pub use next_token::NextTokenModel;
+
+use burn::tensor::Device;
+
+/// What can go wrong with a model.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModelError {
+    /// A file could not be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A configuration file that this program cannot follow.
+    #[error("{}: {message}", path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// What was found and what was expected.
+        message: String,
+    },
+    /// Numbers that make no model.
+    #[error("{0}")]
+    Shape(String),
+    /// Tensors of a checkpoint that do not fit the model.
+    #[error("{}: the checkpoint does not fit the model of its config.json:\n{}", path.display(), problems.join("\n"))]
+    Tensors {
+        /// The checkpoint.
+        path: PathBuf,
+        /// One line per missing, unknown or misshaped tensor.
+        problems: Vec<String>,
+    },
+    /// A sequence longer than the model's rotary tables.
+    #[error("a sequence of {got} tokens is longer than the model's {limit} positions: shorten the input or train with a larger `max_positions`")]
+    TooLong {
+        /// Tokens asked for.
+        got: usize,
+        /// Positions the model has.
+        limit: usize,
+    },
+    /// A value that is not a number came out of the model.
+    #[error("the model's {what} are not finite numbers: its weights are damaged or training diverged")]
+    NotFinite {
+        /// Which values.
+        what: &'static str,
+    },
+    /// A device name that is not understood or not available.
+    #[error("{0}")]
+    Device(String),
+}
+
+/// Opens the device `cpu` or `cuda:N`.
+pub fn open_device(name: &str) -> Result<Device, ModelError> {
+    match name.split_once(':') {
+        None if name == "cpu" => Ok(Device::flex()),
+        #[cfg(feature = "cuda")]
+        Some(("cuda", index)) => index.parse::<usize>().map(Device::cuda).map_err(|_| {
+            ModelError::Device(format!("device `{name}`: expected a number after `cuda:`"))
+        }),
+        #[cfg(not(feature = "cuda"))]
+        Some(("cuda", _)) => Err(ModelError::Device(format!(
+            "device `{name}`: this build has no CUDA; build with `cargo build --release --features cuda`, or use `--device cpu`"
+        ))),
+        _ => Err(ModelError::Device(format!(
+            "device `{name}` is not known: use `cpu` or `cuda:N`"
+        ))),
+    }
+}

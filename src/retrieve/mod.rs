@@ -1,0 +1,32 @@
+//! From queries to rankings: one trait, one implementation per paradigm.
+
+use crate::model::ModelError;
+use crate::tokenizer::TokenizerError;
+use crate::types::{Hit, Query};
+
+pub mod generative;
+pub mod ranking;
+
+/// Why a search failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RetrieveError {
+    /// The model.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The ranking options.
+    #[error(transparent)]
+    Ranking(#[from] ranking::RankingError),
+    /// A query could not be tokenised.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+}
+
+/// Ranks passages for queries.
+pub trait Retriever {
+    /// Name of the system in run files.
+    fn tag(&self) -> &str;
+
+    /// The best `k` passages of each query, best first; equal scores in passage order.
+    fn search(&self, queries: &[Query], k: usize) -> Result<Vec<Vec<Hit>>, RetrieveError>;
+}

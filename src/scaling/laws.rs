@@ -1,0 +1,502 @@
+//! The forms a scaling law can take, with exact first and second derivatives.
+//!
+//! Every form is written for `ln L`, because that is what the fit compares, and its positive
+//! parameters are kept as logarithms, so that the search is free of bounds. Sums of terms go through
+//! log-sum-exp and neither overflow nor cancel. The derivatives are exact: the fit is a Newton method.
+//!
+//! Sources: Hoffmann et al. 2022 (joint form and its fit), Kaplan et al. 2020 as used by Fang et al.
+//! 2024 (joint form with a shared outer exponent).
+
+use serde::{Deserialize, Serialize};
+
+/// The most inputs (dials) a law takes: model size, data, beam width.
+pub const MAX_INPUTS: usize = 3;
+
+/// The form of a scaling law.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Law {
+    /// `L = (A/x)^a`: a power law that falls to zero. k = 2.
+    PowerFree,
+    /// `L = (A/x)^a + E`: a power law that falls to the floor E. k = 3.
+    Power,
+    /// `L = [(A/N)^(a/b) + B/D]^b + E`: joint in size and data (Kaplan et al. 2020, with a floor). k = 5.
+    Joint,
+    /// `L = E + A N^-a + B D^-b`: joint in size and data (Hoffmann et al. 2022). k = 5.
+    Chinchilla,
+    /// `L = E + A N^-a + B D^-b + G w^-g`: joint in size, data and beam width. k = 7.
+    ChinchillaBeam,
+    /// `M = h / (1 + exp(-(s ln x + c)))`: a measure that saturates at h. k = 3.
+    Saturating,
+}
+
+impl Law {
+    /// Every law, simplest first.
+    pub const ALL: [Law; 6] = [
+        Law::PowerFree,
+        Law::Power,
+        Law::Saturating,
+        Law::Joint,
+        Law::Chinchilla,
+        Law::ChinchillaBeam,
+    ];
+
+    /// The name used on the command line and in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Law::PowerFree => "power-free",
+            Law::Power => "power",
+            Law::Joint => "joint",
+            Law::Chinchilla => "chinchilla",
+            Law::ChinchillaBeam => "chinchilla-beam",
+            Law::Saturating => "saturating",
+        }
+    }
+
+    /// The law called `name`, if there is one.
+    pub fn from_name(name: &str) -> Option<Law> {
+        Law::ALL.into_iter().find(|law| law.name() == name)
+    }
+
+    /// Number of free parameters, k.
+    pub fn num_params(self) -> usize {
+        self.param_names().len()
+    }
+
+    /// Number of inputs: 1 (any dial), 2 (size, data) or 3 (size, data, beam width).
+    pub fn num_inputs(self) -> usize {
+        match self {
+            Law::PowerFree | Law::Power | Law::Saturating => 1,
+            Law::Joint | Law::Chinchilla => 2,
+            Law::ChinchillaBeam => 3,
+        }
+    }
+
+    /// Names of the natural parameters, in the order of [`Law::natural`].
+    pub fn param_names(self) -> &'static [&'static str] {
+        match self {
+            Law::PowerFree => &["A", "a"],
+            Law::Power => &["A", "a", "E"],
+            Law::Joint => &["A", "a", "B", "b", "E"],
+            Law::Chinchilla => &["A", "a", "B", "b", "E"],
+            Law::ChinchillaBeam => &["A", "a", "B", "b", "G", "g", "E"],
+            Law::Saturating => &["h", "s", "c"],
+        }
+    }
+
+    /// The formula for inputs called `symbols`, in plain characters, e.g. `L(N) = (A/N)^a + E`.
+    ///
+    /// Panics if there are fewer symbols than inputs.
+    pub fn formula(self, symbols: &[&str]) -> String {
+        match self {
+            Law::PowerFree => format!("L({0}) = (A/{0})^a", symbols[0]),
+            Law::Power => format!("L({0}) = (A/{0})^a + E", symbols[0]),
+            Law::Joint => format!(
+                "L({0}, {1}) = [(A/{0})^(a/b) + B/{1}]^b + E",
+                symbols[0], symbols[1]
+            ),
+            Law::Chinchilla => {
+                format!(
+                    "L({0}, {1}) = E + A {0}^-a + B {1}^-b",
+                    symbols[0], symbols[1]
+                )
+            }
+            Law::ChinchillaBeam => format!(
+                "L({0}, {1}, {2}) = E + A {0}^-a + B {1}^-b + G {2}^-g",
+                symbols[0], symbols[1], symbols[2]
+            ),
+            Law::Saturating => format!("M({0}) = h / (1 + exp(-(s ln {0} + c)))", symbols[0]),
+        }
+    }
+
+    /// True if the law has a floor E.
+    pub fn has_floor(self) -> bool {
+        self.param_names().last() == Some(&"E")
+    }
+
+    /// Natural parameters of the search point `theta`, named by [`Law::param_names`].
+    ///
+    /// `A` of the power laws is a scale in units of x and is infinite or meaningless when the exponent is zero.
+    pub fn natural(self, theta: &[f64]) -> Vec<f64> {
+        match self {
+            Law::PowerFree => vec![(theta[0] / theta[1]).exp(), theta[1]],
+            Law::Power => vec![(theta[0] / theta[1]).exp(), theta[1], theta[2].exp()],
+            Law::Joint => vec![
+                (theta[0] / theta[1]).exp(),
+                theta[1] * theta[3].exp(),
+                theta[2].exp(),
+                theta[3].exp(),
+                theta[4].exp(),
+            ],
+            Law::Chinchilla | Law::ChinchillaBeam => theta
+                .iter()
+                .enumerate()
+                .map(|(i, &t)| if i % 2 == 0 { t.exp() } else { t })
+                .collect(),
+            Law::Saturating => vec![theta[0].exp(), theta[1], theta[2]],
+        }
+    }
+
+    /// The search point of natural parameters: the inverse of [`Law::natural`].
+    pub fn theta(self, natural: &[f64]) -> Vec<f64> {
+        match self {
+            Law::PowerFree => vec![natural[1] * natural[0].ln(), natural[1]],
+            Law::Power => vec![natural[1] * natural[0].ln(), natural[1], natural[2].ln()],
+            Law::Joint => {
+                let ratio = natural[1] / natural[3];
+                let scale = ratio * natural[0].ln();
+                vec![
+                    scale,
+                    ratio,
+                    natural[2].ln(),
+                    natural[3].ln(),
+                    natural[4].ln(),
+                ]
+            }
+            Law::Chinchilla | Law::ChinchillaBeam => natural
+                .iter()
+                .enumerate()
+                .map(|(i, &p)| if i % 2 == 0 { p.ln() } else { p })
+                .collect(),
+            Law::Saturating => vec![natural[0].ln(), natural[1], natural[2]],
+        }
+    }
+
+    /// `theta` for inputs divided by `exp(centre)`: the law's values stay what they were.
+    pub(super) fn recentred(self, theta: &[f64], centre: &[f64; MAX_INPUTS]) -> Vec<f64> {
+        let mut moved = theta.to_vec();
+        match self {
+            Law::PowerFree | Law::Power => moved[0] -= theta[1] * centre[0],
+            Law::Joint => {
+                moved[0] -= theta[1] * centre[0];
+                moved[2] -= centre[1];
+            }
+            Law::Chinchilla | Law::ChinchillaBeam => {
+                for (j, centre) in centre.iter().enumerate().take(self.num_inputs()) {
+                    moved[2 * j] -= theta[2 * j + 1] * centre;
+                }
+            }
+            Law::Saturating => moved[2] += theta[1] * centre[0],
+        }
+        moved
+    }
+
+    /// `ln L` at inputs `x` (positive, as many as [`Law::num_inputs`]).
+    pub fn ln_value(self, theta: &[f64], x: &[f64]) -> f64 {
+        let mut ln_x = [0.0; MAX_INPUTS];
+        for (slot, value) in ln_x.iter_mut().zip(x) {
+            *slot = value.ln();
+        }
+        with_form!(
+            self,
+            F,
+            K,
+            <F as Form<K>>::at(&fixed::<K>(theta), &ln_x).value
+        )
+    }
+
+    /// `L` at inputs `x`.
+    pub fn value(self, theta: &[f64], x: &[f64]) -> f64 {
+        self.ln_value(theta, x).exp()
+    }
+}
+
+/// Runs `$body` with the form of `$law` as type `$form` and its number of parameters as constant `$k`.
+macro_rules! with_form {
+    ($law:expr, $form:ident, $k:ident, $body:expr) => {{
+        use $crate::scaling::laws as forms;
+        macro_rules! arm {
+            ($type:ty, $count:literal) => {{
+                type $form = $type;
+                const $k: usize = $count;
+                $body
+            }};
+        }
+        match $law {
+            forms::Law::PowerFree => arm!(forms::PowerFree, 2),
+            forms::Law::Power => arm!(forms::Power, 3),
+            forms::Law::Joint => arm!(forms::Joint, 5),
+            forms::Law::Chinchilla => arm!(forms::Sum<2>, 5),
+            forms::Law::ChinchillaBeam => arm!(forms::Sum<3>, 7),
+            forms::Law::Saturating => arm!(forms::Saturating, 3),
+        }
+    }};
+}
+pub(super) use with_form;
+
+/// `theta` as an array of its law's length.
+pub(super) fn fixed<const K: usize>(theta: &[f64]) -> [f64; K] {
+    theta
+        .try_into()
+        .expect("a search point has as many values as its law has parameters")
+}
+
+/// `ln L` of one point with its derivatives in theta.
+pub(super) struct Local<const K: usize> {
+    pub value: f64,
+    pub gradient: [f64; K],
+    /// Second derivatives; only the lower triangle is filled.
+    pub hessian: [[f64; K]; K],
+}
+
+/// A law with K parameters as a function of theta.
+pub(super) trait Form<const K: usize> {
+    fn at(theta: &[f64; K], ln_x: &[f64; MAX_INPUTS]) -> Local<K>;
+}
+
+pub(super) struct PowerFree;
+pub(super) struct Power;
+pub(super) struct Joint;
+pub(super) struct Saturating;
+/// Sum of TERMS falling powers and a floor: theta = (ln A, a, ln B, b, .., ln E).
+pub(super) struct Sum<const TERMS: usize>;
+
+impl Form<2> for PowerFree {
+    #[inline(always)]
+    fn at(theta: &[f64; 2], ln_x: &[f64; MAX_INPUTS]) -> Local<2> {
+        let x = ln_x[0];
+        Local {
+            value: theta[0] - theta[1] * x,
+            gradient: [1.0, -x],
+            hessian: [[0.0; 2]; 2],
+        }
+    }
+}
+
+impl Form<3> for Power {
+    #[inline(always)]
+    fn at(theta: &[f64; 3], ln_x: &[f64; MAX_INPUTS]) -> Local<3> {
+        <Sum<1> as Form<3>>::at(theta, ln_x)
+    }
+}
+
+impl<const TERMS: usize, const K: usize> Form<K> for Sum<TERMS> {
+    #[inline(always)]
+    fn at(theta: &[f64; K], ln_x: &[f64; MAX_INPUTS]) -> Local<K> {
+        const { assert!(K == 2 * TERMS + 1) }
+        let floor = theta[K - 1];
+        let mut share = [0.0; TERMS];
+        let mut top = floor;
+        for j in 0..TERMS {
+            share[j] = theta[2 * j] - theta[2 * j + 1] * ln_x[j];
+            top = top.max(share[j]);
+        }
+        let floor_share = (floor - top).exp();
+        let mut sum = floor_share;
+        for term in &mut share {
+            *term = (*term - top).exp();
+            sum += *term;
+        }
+        let mut gradient = [0.0; K];
+        let mut hessian = [[0.0; K]; K];
+        for j in 0..TERMS {
+            let (p, x) = (share[j] / sum, ln_x[j]);
+            gradient[2 * j] = p;
+            gradient[2 * j + 1] = -p * x;
+            hessian[2 * j][2 * j] = p;
+            hessian[2 * j + 1][2 * j] = -p * x;
+            hessian[2 * j + 1][2 * j + 1] = p * x * x;
+        }
+        gradient[K - 1] = floor_share / sum;
+        hessian[K - 1][K - 1] = gradient[K - 1];
+        for r in 0..K {
+            for c in 0..=r {
+                hessian[r][c] -= gradient[r] * gradient[c];
+            }
+        }
+        Local {
+            value: top + sum.ln(),
+            gradient,
+            hessian,
+        }
+    }
+}
+
+impl Form<5> for Joint {
+    /// theta = (p ln A, p, ln B, ln b, ln E) with p = a/b; ln L = lse(b u, ln E), u = lse(p ln A - p ln N, ln B - ln D).
+    #[inline(always)]
+    fn at(theta: &[f64; 5], ln_x: &[f64; MAX_INPUTS]) -> Local<5> {
+        let size = theta[0] - theta[1] * ln_x[0];
+        let data = theta[2] - ln_x[1];
+        let top = size.max(data);
+        let (size_part, data_part) = ((size - top).exp(), (data - top).exp());
+        let inner = top + (size_part + data_part).ln();
+        let q = size_part / (size_part + data_part);
+        let b = theta[3].exp();
+        let power = b * inner;
+
+        // First and second derivatives of `power`.
+        let du = [q, -q * ln_x[0], 1.0 - q];
+        let first = [b * du[0], b * du[1], b * du[2], power];
+        let spread = b * q * (1.0 - q);
+        let direction = [1.0, -ln_x[0], -1.0];
+        let mut second = [[0.0; 4]; 4];
+        for r in 0..3 {
+            for c in 0..=r {
+                second[r][c] = spread * direction[r] * direction[c];
+            }
+            second[3][r] = first[r];
+        }
+        second[3][3] = power;
+
+        let top = power.max(theta[4]);
+        let (power_part, floor_part) = ((power - top).exp(), (theta[4] - top).exp());
+        let sum = power_part + floor_part;
+        let p = power_part / sum;
+        let mut gradient = [0.0; 5];
+        let mut hessian = [[0.0; 5]; 5];
+        for r in 0..4 {
+            gradient[r] = p * first[r];
+            for c in 0..=r {
+                hessian[r][c] = p * (second[r][c] + (1.0 - p) * first[r] * first[c]);
+            }
+            hessian[4][r] = -p * (1.0 - p) * first[r];
+        }
+        gradient[4] = 1.0 - p;
+        hessian[4][4] = p * (1.0 - p);
+        Local {
+            value: top + sum.ln(),
+            gradient,
+            hessian,
+        }
+    }
+}
+
+impl Form<3> for Saturating {
+    /// theta = (ln h, s, c); ln M = ln h - ln(1 + exp(-(s ln x + c))).
+    #[inline(always)]
+    fn at(theta: &[f64; 3], ln_x: &[f64; MAX_INPUTS]) -> Local<3> {
+        let x = ln_x[0];
+        let z = theta[1] * x + theta[2];
+        let softplus = (-z).max(0.0) + (-z.abs()).exp().ln_1p();
+        let slope = if z >= 0.0 {
+            let e = (-z).exp();
+            e / (1.0 + e)
+        } else {
+            1.0 / (1.0 + z.exp())
+        };
+        let bend = -slope * (1.0 - slope);
+        Local {
+            value: theta[0] - softplus,
+            gradient: [1.0, slope * x, slope],
+            hessian: [[0.0; 3], [0.0, bend * x * x, 0.0], [0.0, bend * x, bend]],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example(law: Law) -> (Vec<f64>, Vec<f64>) {
+        let natural = match law {
+            Law::PowerFree => vec![3.0e4, 0.53],
+            Law::Power => vec![3.0e4, 0.53, 0.04],
+            Law::Joint => vec![3.0e4, 0.53, 3.5e3, 0.9, 0.04],
+            Law::Chinchilla => vec![477.83, 0.34731, 2143.4, 0.36717, 1.81722],
+            Law::ChinchillaBeam => vec![477.83, 0.34731, 2143.4, 0.36717, 0.8, 0.6, 1.81722],
+            Law::Saturating => vec![0.9, 0.4, -7.0],
+        };
+        let x = [2.0e7, 3.0e8, 10.0][..law.num_inputs()].to_vec();
+        (natural, x)
+    }
+
+    #[test]
+    fn values_match_the_formulas_written_out() {
+        let x = 1.0e6_f64;
+        let at = |law: Law, natural: &[f64], x: &[f64]| law.value(&law.theta(natural), x);
+        let close = |a: f64, b: f64| assert!((a / b - 1.0).abs() < 1e-12, "{a} {b}");
+        close(at(Law::PowerFree, &[2.0e6, 0.5], &[x]), 2.0_f64.sqrt());
+        close(at(Law::Power, &[4.0e6, 0.5, 0.25], &[x]), 2.25);
+        close(
+            at(Law::Chinchilla, &[1000.0, 0.5, 10.0, 1.0, 1.5], &[x, 10.0]),
+            3.5,
+        );
+        close(
+            at(
+                Law::ChinchillaBeam,
+                &[1000.0, 0.5, 10.0, 1.0, 2.0, 0.5, 1.5],
+                &[x, 10.0, 16.0],
+            ),
+            4.0,
+        );
+        // [(4e6/1e6)^(1/2) + 2/1]^2 + 1 = 17
+        close(
+            at(Law::Joint, &[4.0e6, 1.0, 2.0, 2.0, 1.0], &[x, 1.0]),
+            17.0,
+        );
+        close(at(Law::Saturating, &[0.8, 1.0, 0.0], &[3.0]), 0.8 * 0.75);
+    }
+
+    #[test]
+    fn natural_and_theta_are_inverse() {
+        for law in Law::ALL {
+            let (natural, _) = example(law);
+            assert_eq!(natural.len(), law.num_params());
+            for (a, b) in law.natural(&law.theta(&natural)).iter().zip(&natural) {
+                assert!((a / b - 1.0).abs() < 1e-12, "{law:?}");
+            }
+            assert_eq!(Law::from_name(law.name()), Some(law));
+        }
+    }
+
+    #[test]
+    fn recentring_keeps_the_values() {
+        for law in Law::ALL {
+            let (natural, x) = example(law);
+            let theta = law.theta(&natural);
+            let centre = [3.0, -2.0, 0.5];
+            let moved = law.recentred(&theta, &centre);
+            let moved_x: Vec<f64> = x.iter().zip(&centre).map(|(x, c)| x / c.exp()).collect();
+            let (before, after) = (law.ln_value(&theta, &x), law.ln_value(&moved, &moved_x));
+            assert!((before - after).abs() < 1e-12, "{law:?}");
+        }
+    }
+
+    #[test]
+    fn derivatives_match_finite_differences() {
+        for law in Law::ALL {
+            let (natural, x) = example(law);
+            let theta = law.theta(&natural);
+            with_form!(law, F, K, {
+                let ln_x = std::array::from_fn(|i| x.get(i).map_or(0.0, |v| v.ln()));
+                let at = |theta: &[f64]| <F as Form<K>>::at(&fixed::<K>(theta), &ln_x);
+                let local = at(&theta);
+                let step = 1e-5;
+                for r in 0..K {
+                    let (mut up, mut down) = (theta.clone(), theta.clone());
+                    up[r] += step;
+                    down[r] -= step;
+                    let (up, down) = (at(&up), at(&down));
+                    let slope = (up.value - down.value) / (2.0 * step);
+                    assert!(
+                        (slope - local.gradient[r]).abs() < 1e-6 * (1.0 + slope.abs()),
+                        "{law:?} {r}"
+                    );
+                    for c in 0..K {
+                        let curve = (up.gradient[c] - down.gradient[c]) / (2.0 * step);
+                        let exact = local.hessian[r.max(c)][r.min(c)];
+                        assert!(
+                            (curve - exact).abs() < 1e-5 * (1.0 + curve.abs()),
+                            "{law:?} {r} {c}"
+                        );
+                    }
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn extreme_search_points_stay_finite() {
+        for law in Law::ALL {
+            for scale in [-700.0, -1.0, 0.0, 1.0, 700.0] {
+                if law == Law::Joint && scale > 1.0 {
+                    continue; // b = exp(700): the value itself is beyond f64
+                }
+                let theta = vec![scale; law.num_params()];
+                let value = law.ln_value(&theta, &[1e12, 1e12, 100.0][..law.num_inputs()]);
+                assert!(!value.is_nan(), "{law:?} {scale}");
+            }
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! A grid of models: what is missing is trained, decoded and measured; one row per cell.
+//!
+//! A cell is (size, data fraction, seed, beam width). Cells of one (size, fraction, seed) share a
+//! model and its contrastive generation loss. Finished cells are rows of `runs.jsonl` and are never
+//! done again; an unfinished model resumes from its checkpoint.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+pub mod flops;
+mod plan;
+mod report;
+mod run;
+
+pub use plan::{CellPlan, ModelPlan, Plan, plan};
+pub use report::{Written, report};
+pub use run::{Event, run};
+
+/// One finished cell.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CellRow {
+    /// Layout version of the row.
+    pub schema: u32,
+    /// Name of the experiment.
+    pub name: String,
+    /// Version of genret and the commit it was built from.
+    pub genret: String,
+    /// Id of the trained model: hash of everything that made it.
+    pub model: String,
+    /// Size by name.
+    pub size: String,
+    /// Parameters of embedding and head.
+    pub params_embedding: u64,
+    /// All other parameters.
+    pub params_non_embedding: u64,
+    /// Seed of initial weights and order of examples.
+    pub seed: u64,
+    /// Share of the training pairs.
+    pub fraction: f64,
+    /// Distinct (query, passage) pairs seen.
+    pub pairs: u64,
+    /// Examples seen: pairs times spans times epochs.
+    pub examples: u64,
+    /// Tokens seen.
+    pub tokens: u64,
+    /// Training FLOPs.
+    pub train_flops: f64,
+    /// Seconds of training.
+    pub train_secs: f64,
+    /// Mean training loss of the last tenth of the steps, nats per target token.
+    pub train_loss: f64,
+    /// Loss on the validation examples, nats per target token.
+    pub validation_loss: Option<f64>,
+    /// Mean contrastive generation loss, nats; chance is ln(negatives + 1).
+    pub cgl: f64,
+    /// Its standard error over queries.
+    pub cgl_se: f64,
+    /// Mean loss of the positive passages, nats per token.
+    pub positive_loss: f64,
+    /// Mean loss of the negative passages, nats per token.
+    pub negative_loss: f64,
+    /// Contrastive generation loss per query, in the order of the queries.
+    pub cgl_per_query: Vec<f64>,
+    /// Beam width.
+    pub beam: u64,
+    /// Mean FLOPs of decoding one query.
+    pub decode_flops: f64,
+    /// Mean seconds of decoding and ranking one query.
+    pub decode_secs: f64,
+    /// The first measure of the first split, per query, in the order of the judgements.
+    pub quality_per_query: Vec<f64>,
+    /// Split to measure to mean.
+    pub measures: BTreeMap<String, BTreeMap<String, f64>>,
+}

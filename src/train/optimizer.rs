@@ -1,0 +1,138 @@
+//! AdamW with decoupled weight decay (Loshchilov and Hutter 2019), over parameters by name.
+//!
+//! Burn's optimisers key their state by a random id and apply an update in a dozen tensor
+//! operations; here the state is named, so that it can be stored beside the weights, and an update
+//! is one fused pass.
+
+use std::collections::BTreeMap;
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{Device, Gradients as Graph, Tensor};
+use genret_kernels::{self as kernels, Moments};
+
+use super::TrainOptions;
+use crate::model::{checkpoint, parameters};
+
+/// Gradients by parameter name, flat.
+#[derive(Default)]
+pub(super) struct Gradients {
+    by_name: BTreeMap<String, Tensor<1>>,
+}
+
+impl Gradients {
+    /// Adds the gradients of one backward pass through `model`.
+    pub(super) fn add<M: Module>(&mut self, model: &M, graph: Graph) {
+        struct Visitor<'a> {
+            path: Vec<String>,
+            graph: Graph,
+            by_name: &'a mut BTreeMap<String, Tensor<1>>,
+        }
+        impl ModuleVisitor for Visitor<'_> {
+            fn enter_module(&mut self, name: &str, _: &str) {
+                self.path.push(name.into());
+            }
+            fn exit_module(&mut self, _: &str, _: &str) {
+                self.path.pop();
+            }
+            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+                let Some(gradient) = param.val().grad_remove(&mut self.graph) else {
+                    return;
+                };
+                let len: usize = gradient.dims().iter().product();
+                let gradient = gradient.reshape([len]);
+                let name = self.path.join(".");
+                let sum = match self.by_name.remove(&name) {
+                    Some(sum) => sum + gradient,
+                    None => gradient,
+                };
+                self.by_name.insert(name, sum);
+            }
+        }
+        model.visit(&mut Visitor { path: vec![], graph, by_name: &mut self.by_name });
+    }
+
+    /// Euclidean norm over all parameters, summed in the order of their names.
+    pub(super) fn norm(&self) -> f64 {
+        let sum: f64 = self.by_name.values().map(|g| kernels::squared_norm(g)).sum();
+        sum.sqrt()
+    }
+}
+
+/// First and second moments by parameter name, and the number of updates.
+pub(super) struct AdamW {
+    options: TrainOptions,
+    moments: BTreeMap<String, Moments<1>>,
+    steps: u32,
+}
+
+impl AdamW {
+    pub(super) fn new(options: &TrainOptions) -> Self {
+        Self { options: options.clone(), moments: BTreeMap::new(), steps: 0 }
+    }
+
+    /// Updates every parameter that has a gradient; gradients are scaled down to `clip_norm`.
+    pub(super) fn step<M: Module>(
+        &mut self,
+        model: M,
+        mut gradients: Gradients,
+        grad_norm: f64,
+        learning_rate: f64,
+    ) -> M {
+        self.steps += 1;
+        let options = &self.options;
+        let clipped = options.clip_norm > 0.0 && grad_norm > options.clip_norm;
+        let step = kernels::AdamWStep {
+            learning_rate,
+            beta_1: options.beta1 as f32,
+            beta_2: options.beta2 as f32,
+            epsilon: options.epsilon as f32,
+            weight_decay: 0.0,
+            gradient_factor: if clipped { (options.clip_norm / grad_norm) as f32 } else { 1.0 },
+            step: self.steps,
+        };
+        let moments = &mut self.moments;
+        parameters::replace(model, |name, shape, weights| {
+            let Some(gradient) = gradients.by_name.remove(name) else {
+                return weights;
+            };
+            let weight_decay = if shape.len() > 1 { options.weight_decay as f32 } else { 0.0 };
+            let step = kernels::AdamWStep { weight_decay, ..step };
+            let (weights, updated) =
+                kernels::adamw(weights, gradient, moments.remove(name), &step);
+            moments.insert(name.into(), updated);
+            weights
+        })
+    }
+
+    /// The moments and the step count as named tensors.
+    pub(super) fn state(&self) -> Vec<(String, Vec<usize>, Vec<f32>)> {
+        let mut state = vec![];
+        for (name, moments) in &self.moments {
+            for (kind, tensor) in [("first", &moments.first), ("second", &moments.second)] {
+                let values = checkpoint::values(tensor.clone());
+                state.push((format!("{kind}:{name}"), vec![values.len()], values));
+            }
+        }
+        state
+    }
+
+    /// Takes the moments back from [`Self::state`] after `steps` updates.
+    pub(super) fn restore(
+        &mut self,
+        mut state: BTreeMap<String, Vec<f32>>,
+        steps: u64,
+        device: &Device,
+    ) {
+        let names: Vec<String> =
+            state.keys().filter_map(|k| k.strip_prefix("first:")).map(String::from).collect();
+        for name in names {
+            let first = state.remove(&format!("first:{name}"));
+            if let (Some(first), Some(second)) = (first, state.remove(&format!("second:{name}"))) {
+                let tensor = |values: Vec<f32>| Tensor::from_floats(&values[..], device);
+                let moments = Moments { first: tensor(first), second: tensor(second) };
+                self.moments.insert(name, moments);
+            }
+        }
+        self.steps = steps as u32;
+    }
+}

@@ -1,0 +1,161 @@
+use super::*;
+use crate::model::ModelOptions;
+use crate::rng;
+use burn::tensor::Device;
+use rand::RngExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+const VOCAB: u32 = 40;
+
+/// Examples whose target repeats a part of the prompt: learnable by copying.
+struct Copying {
+    examples: usize,
+}
+
+impl ExampleSource for Copying {
+    fn len(&self) -> usize {
+        self.examples
+    }
+
+    fn epoch(&self, epoch: u64) -> Result<Vec<Example>, ExampleError> {
+        let example = |i: usize| {
+            let mut stream = rng::stream(1, "copying", &[epoch, i as u64]);
+            let len = stream.random_range(3..9);
+            let prompt: Vec<TokenId> =
+                (0..len).map(|_| TokenId(stream.random_range(0..VOCAB))).collect();
+            Example { target: prompt[..stream.random_range(1..=2)].to_vec(), prompt }
+        };
+        Ok((0..self.examples).map(example).collect())
+    }
+}
+
+fn model(device: &Device) -> Llama {
+    let options = ModelOptions {
+        n_layers: Some(2),
+        d_model: Some(32),
+        n_heads: Some(4),
+        n_kv_heads: Some(2),
+        ..Default::default()
+    };
+    options.resolve(VOCAB as usize).unwrap().init(3, device)
+}
+
+fn options() -> TrainOptions {
+    TrainOptions {
+        batch_size: 8,
+        micro_batch_size: 8,
+        epochs: 2.0,
+        learning_rate: LearningRate::Value(3e-3),
+        validate_every: 5,
+        checkpoint_every_secs: 0.0,
+        ..Default::default()
+    }
+}
+
+fn folder(name: &str) -> PathBuf {
+    let folder = std::env::temp_dir().join(format!("genret-train-{name}-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+/// Trains in `folder`, with a panic after step `stop`.
+fn train(folder: &Path, options: &TrainOptions, stop: Option<u64>) -> Option<(Llama, TrainSummary)> {
+    let source = Copying { examples: 100 };
+    let validation = Copying { examples: 10 }.epoch(99).unwrap();
+    let run = || {
+        TrainRun {
+            source: &source,
+            validation: &validation,
+            options,
+            seed: 5,
+            flops: &|prompt, target| (prompt + 10 * target) as f64,
+            folder,
+            progress: &mut |p| assert_ne!(Some(p.step), stop, "stopped on purpose"),
+        }
+        .run(model(&Device::flex().autodiff()))
+        .unwrap()
+    };
+    catch_unwind(AssertUnwindSafe(run)).ok()
+}
+
+fn weights(model: &Llama) -> Vec<(String, Vec<u32>)> {
+    parameters::list(model)
+        .into_iter()
+        .map(|p| {
+            (p.name, checkpoint::values(p.values).iter().map(|v| v.to_bits()).collect())
+        })
+        .collect()
+}
+
+fn rows(folder: &Path) -> Vec<StepRow> {
+    let rows: Vec<StepRow> = record::read(&folder.join("steps.jsonl")).unwrap();
+    rows.into_iter().map(|row| StepRow { tokens_per_sec: 0.0, ..row }).collect()
+}
+
+#[test]
+fn a_resumed_run_ends_with_the_same_bits() {
+    let whole = folder("whole");
+    let (expected, summary) = train(&whole, &options(), None).unwrap();
+    assert_eq!(summary.steps, 26);
+    assert_eq!(summary.examples_seen, 200);
+    for stops in [vec![1], vec![13], vec![7, 8, 25]] {
+        let broken = folder("broken");
+        for stop in &stops {
+            assert!(train(&broken, &options(), Some(*stop)).is_none());
+        }
+        let (resumed, resumed_summary) = train(&broken, &options(), None).unwrap();
+        assert_eq!(weights(&resumed), weights(&expected), "stopped at {stops:?}");
+        assert_eq!(rows(&broken), rows(&whole), "stopped at {stops:?}");
+        assert_eq!(TrainSummary { secs: summary.secs, ..resumed_summary }, summary);
+    }
+}
+
+#[test]
+fn training_learns_and_micro_batches_do_not_matter() {
+    let whole = folder("one-batch");
+    let longer = TrainOptions { epochs: 20.0, ..options() };
+    let (_, summary) = train(&whole, &longer, None).unwrap();
+    let rows_whole = rows(&whole);
+    assert!((rows_whole[0].loss - (VOCAB as f64).ln()).abs() < 0.3, "{}", rows_whole[0].loss);
+    assert!(summary.train_loss < 0.5 * rows_whole[0].loss, "{summary:?}");
+    let split = folder("micro-batches");
+    let micro = TrainOptions { micro_batch_size: 3, ..options() };
+    train(&split, &micro, None).unwrap();
+    let again = folder("again");
+    train(&again, &options(), None).unwrap();
+    for (a, b) in rows(&split).iter().zip(&rows(&again)) {
+        assert!((a.loss - b.loss).abs() < 1e-4, "step {}: {} {}", a.step, a.loss, b.loss);
+    }
+}
+
+#[test]
+fn divergence_stops_with_the_step() {
+    let folder = folder("diverged");
+    let wild = TrainOptions {
+        learning_rate: LearningRate::Value(1e30),
+        clip_norm: 0.0,
+        ..options()
+    };
+    let source = Copying { examples: 50 };
+    let error = TrainRun {
+        source: &source,
+        validation: &[],
+        options: &wild,
+        seed: 5,
+        flops: &|_, _| 0.0,
+        folder: &folder,
+        progress: &mut |_| (),
+    }
+    .run(model(&Device::flex().autodiff()))
+    .unwrap_err();
+    assert!(matches!(error, TrainError::Diverged { .. }), "{error}");
+}
+
+#[test]
+fn counters_survive_a_checkpoint() {
+    let counters =
+        Counters { step: 3, examples: u64::MAX, tokens: 1 << 40, targets: 0, flops: 1.5e18 };
+    let (_, _, values) = counters.to_tensor();
+    assert_eq!(Counters::from_values(&values), Some(counters));
+}
