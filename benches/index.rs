@@ -1,11 +1,11 @@
 //! The n-gram index: build, size, and the steps of beam search, alone or beside the field's index.
 //!
 //! `cargo bench --bench index -- [--corpus humanqa|phrases] [--tokens N] [--beam W] [--rounds R]
-//! [--peer PATH]`. With `--peer` (see `index_sdsl.sh`) the other index answers the same n-grams in
+//! [--min-node-count N] [--resident] [--peer PATH]`. With `--peer` (see `index_sdsl.sh`) the other index answers the same n-grams in
 //! the same rounds; counts, distinct continuations and checksums must agree, and ratios are printed.
-//! Times are CPU time of the thread, medians over rounds. Ours are taken cold: 128 MB are read
-//! between any two of them, as a model's forward pass would. The peer's are warm where the call
-//! before touched the same rows.
+//! Times are CPU time of the thread, medians over rounds. Cold means that 128 MB are read before, as
+//! a model's forward pass would; warm is the same call again. The peer's enumeration at its best and
+//! its extension are warm: it has touched the same rows just before.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -32,13 +32,21 @@ struct Options {
     tokens: usize,
     beam: usize,
     rounds: usize,
+    index: IndexOptions,
+    resident: bool,
     peer: Option<PathBuf>,
 }
 
 type Passages = Vec<Vec<TokenId>>;
 
-/// Medians of microseconds per beam, by what was measured and length of the n-grams.
-type Times = BTreeMap<(&'static str, usize), Vec<f64>>;
+/// Microseconds per beam, by what was measured, length of the n-grams and heat.
+type Times = BTreeMap<(&'static str, usize, Heat), Vec<f64>>;
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Heat {
+    Cold,
+    Warm,
+}
 
 fn main() {
     let options = options();
@@ -55,14 +63,19 @@ fn main() {
         .build()
         .expect("one thread starts");
     let begun = cpu_micros(Clock::Process);
-    pool.install(|| build(&passages, &path));
+    pool.install(|| build(&passages, options.index, &path));
     let build_secs = (cpu_micros(Clock::Process) - begun) / 1e6;
     let bits =
         fs::metadata(&path).expect("the index is there").len() as f64 * 8.0 / num_tokens as f64;
     println!("{num_tokens} tokens, {} passages", passages.len());
     println!("build {build_secs:.2} s CPU on one thread, {bits:.2} bits per token");
 
-    let index = NgramIndex::open(&path).expect("the index was just written");
+    let open = if options.resident {
+        NgramIndex::open_resident
+    } else {
+        NgramIndex::open
+    };
+    let index = open(&path).expect("the index was just written");
     let beams = sample_beams(&passages, options.beam);
     let peer = options
         .peer
@@ -95,6 +108,8 @@ fn options() -> Options {
         tokens: 20_000_000,
         beam: 100,
         rounds: 5,
+        index: IndexOptions::default(),
+        resident: false,
         peer: None,
     };
     let mut arguments = std::env::args().skip(1);
@@ -109,6 +124,10 @@ fn options() -> Options {
             "--tokens" => options.tokens = value().parse().expect("--tokens is a number"),
             "--beam" => options.beam = value().parse().expect("--beam is a number"),
             "--rounds" => options.rounds = value().parse().expect("--rounds is a number"),
+            "--min-node-count" => {
+                options.index.min_node_count = value().parse().expect("the count is a number");
+            }
+            "--resident" => options.resident = true,
             "--peer" => options.peer = Some(value().into()),
             "--bench" => {} // Added by cargo.
             other => panic!("unknown flag {other}"),
@@ -169,9 +188,8 @@ fn phrases(tokens: usize) -> Passages {
         .collect()
 }
 
-fn build(passages: &Passages, path: &Path) {
-    let mut builder =
-        IndexBuilder::new(VOCAB, 0, "", IndexOptions::default()).expect("the options are valid");
+fn build(passages: &Passages, options: IndexOptions, path: &Path) {
+    let mut builder = IndexBuilder::new(VOCAB, 0, "", options).expect("the options are valid");
     for passage in passages {
         builder.push("", &[], passage).expect("no passage is empty");
     }
@@ -223,12 +241,12 @@ fn measure(
             eviction
                 .iter_mut()
                 .for_each(|word| *word = word.wrapping_mul(3));
-            let begun = cpu_micros(Clock::Thread);
-            run();
-            times
-                .entry((what, len))
-                .or_default()
-                .push(cpu_micros(Clock::Thread) - begun);
+            for heat in [Heat::Cold, Heat::Warm] {
+                let begun = cpu_micros(Clock::Thread);
+                run();
+                let micros = cpu_micros(Clock::Thread) - begun;
+                times.entry((what, len, heat)).or_default().push(micros);
+            }
         };
         timed("enumerate", &mut || index.continuations(&states, &mut out));
         timed("copy", &mut || {
@@ -237,11 +255,12 @@ fn measure(
             counts.clear();
             for row in out.iter() {
                 tokens.extend_from_slice(row.tokens);
-                counts.extend((0..row.tokens.len()).map(|nth| row.count(nth) as u32));
+                counts.extend(row.counts().map(|count| count as u32));
             }
         });
         let mut moved: Vec<State> = Vec::with_capacity(beam.len());
         timed("step", &mut || {
+            moved.clear();
             index.continuations(&states, &mut out);
             for (row, (_, next)) in out.iter().zip(beam) {
                 let nth = row.tokens.binary_search(next).expect("the token follows");
@@ -264,22 +283,18 @@ fn measure(
             .filter(|&s| index.count(s) <= 1000)
             .collect();
         let mut found: Vec<Occurrence> = vec![];
-        let mut located = 0;
-        let mut locate = 0.0;
+        let located: usize = rare.iter().map(|&state| index.count(state)).sum();
         timed("locate", &mut || {
-            let begun = cpu_micros(Clock::Thread);
             for &state in &rare {
                 index.occurrences(state, usize::MAX, &mut found);
-                located += found.len();
+                sink += found.len();
             }
-            locate = cpu_micros(Clock::Thread) - begun;
         });
-        if located > 0 {
-            times
-                .entry(("locate one", len))
-                .or_default()
-                .push(locate * 1e3 / located as f64);
-        }
+        // Kept beside the times, so that the report can divide.
+        times
+            .entry(("located", len, Heat::Cold))
+            .or_default()
+            .push(located as f64);
     }
     assert!(sink > 0, "the work is not left out");
 }
@@ -380,11 +395,14 @@ impl<'a> Peer<'a> {
                         "extend_us",
                         "research_us",
                     ] {
-                        times.entry((what, len)).or_default().push(number(what));
+                        times
+                            .entry((what, len, Heat::Warm))
+                            .or_default()
+                            .push(number(what));
                     }
                 }
                 "locate_ns" => times
-                    .entry(("locate_ns", 0))
+                    .entry(("locate_ns", 0, Heat::Warm))
                     .or_default()
                     .push(number("locate_ns")),
                 _ => {}
@@ -414,74 +432,73 @@ fn value(words: &[&str], name: &str) -> f64 {
 }
 
 fn report(ours: &Times, theirs: &Times, beam: usize) {
-    let median = |times: &Times, what: &'static str, len: usize| {
-        let mut values = times.get(&(what, len))?.clone();
+    let median = |times: &Times, what: &'static str, len: usize, heat: Heat| {
+        let mut values = times.get(&(what, len, heat))?.clone();
         values.sort_by(f64::total_cmp);
         Some(values[values.len() / 2])
     };
-    let our = |what, len| median(ours, what, len).unwrap_or(f64::NAN);
-    println!("\nmicroseconds per step of {beam} n-grams, cold");
-    println!("length  enumerate  with copy       step     extend  from scratch");
-    for len in 0..=MAX_LEN {
+    let our = |what, len, heat| median(ours, what, len, heat).unwrap_or(f64::NAN);
+    let total = |what, heat| (1..MAX_LEN).map(|len| our(what, len, heat)).sum::<f64>();
+    for (heat, name) in [(Heat::Cold, "cold"), (Heat::Warm, "warm")] {
+        println!("\nmicroseconds per step of {beam} n-grams, {name}");
+        println!("length  enumerate  with copy       step     extend  from scratch");
+        let kinds = ["enumerate", "copy", "step", "extend", "research"];
+        for len in 0..=MAX_LEN {
+            let [a, b, c, d, e] = kinds.map(|what| our(what, len, heat));
+            println!("{len:6} {a:10.1} {b:10.1} {c:10.1} {d:10.1} {e:13.1}");
+        }
+        let [a, b, c, d, e] = kinds.map(|what| total(what, heat));
+        println!("   1-9 {a:10.1} {b:10.1} {c:10.1} {d:10.1} {e:13.1}");
         println!(
-            "{len:6} {:10.1} {:10.1} {:10.1} {:10.1} {:13.1}",
-            our("enumerate", len),
-            our("copy", len),
-            our("step", len),
-            our("extend", len),
-            our("research", len)
+            "locate {:10.1} ns per occurrence of n-grams of 1 to 3 tokens",
+            locate(ours, heat)
         );
     }
-    let total = |what| (1..MAX_LEN).map(|len| our(what, len)).sum::<f64>();
-    println!(
-        "sum 1-9 {:9.1} {:10.1} {:10.1} {:10.1}",
-        total("enumerate"),
-        total("copy"),
-        total("step"),
-        total("extend")
-    );
-    let mut locate: Vec<f64> = (1..=MAX_LEN).map(|len| our("locate one", len)).collect();
-    locate.retain(|ns| ns.is_finite());
-    locate.sort_by(f64::total_cmp);
-    let locate = locate[locate.len() / 2];
-    println!("locate {locate:.0} ns per occurrence");
     if theirs.is_empty() {
         return;
     }
-    let peer = |what, len| median(theirs, what, len).unwrap_or(f64::NAN);
-    println!("\npeer, microseconds, and how many times ours");
+    let peer = |what, len| median(theirs, what, len, Heat::Warm).unwrap_or(f64::NAN);
+    println!("\npeer, microseconds, and how many times ours, cold");
     println!("length  enumerate          of copy     extend");
     for len in 1..=MAX_LEN {
-        let best = peer("enumerate_best_us", len);
+        let (best, extend) = (peer("enumerate_best_us", len), peer("extend_us", len));
         println!(
-            "{len:6} {best:10.1} {:7.1}x {:7.1}x {:10.1} {:7.1}x",
-            best / our("enumerate", len),
-            best / our("copy", len),
-            peer("extend_us", len),
-            peer("extend_us", len) / our("extend", len)
+            "{len:6} {best:10.1} {:7.1}x {:7.1}x {extend:10.1} {:7.1}x",
+            best / our("enumerate", len, Heat::Cold),
+            best / our("copy", len, Heat::Cold),
+            // The peer extends to this length, we from it.
+            extend / our("extend", len - 1, Heat::Cold)
         );
     }
     let sum = |what| (1..MAX_LEN).map(|len| peer(what, len)).sum::<f64>();
-    let best = sum("enumerate_best_us") + sum("extend_us");
+    let enumerate = sum("enumerate_best_us");
+    let best = enumerate + sum("extend_us");
     let called = sum("enumerate_alloc_us") + 2.0 * sum("research_us");
-    println!("sum of lengths 1-9:");
-    println!("  step, peer at its best    {:8.1}x", best / total("step"));
-    println!(
-        "  step, peer as called      {:8.1}x",
-        called / total("step")
-    );
-    println!(
-        "  enumerate with copy       {:8.1}x",
-        sum("enumerate_best_us") / total("copy")
-    );
-    println!(
-        "  extend                    {:8.1}x",
-        sum("extend_us") / total("extend")
-    );
-    println!(
-        "  locate                    {:8.1}x",
-        peer("locate_ns", 0) / locate
-    );
+    println!("sum of lengths 1-9          ours cold  ours warm");
+    let ratios = |name: &str, peer: f64, what| {
+        let [cold, warm] = [Heat::Cold, Heat::Warm].map(|heat| peer / total(what, heat));
+        println!("  {name:25} {cold:8.1}x {warm:8.1}x");
+    };
+    ratios("step, peer at its best", best, "step");
+    ratios("step, peer as called", called, "step");
+    ratios("enumerate", enumerate, "enumerate");
+    ratios("enumerate with copy", enumerate, "copy");
+    ratios("extend", sum("extend_us"), "extend");
+    ratios("from scratch", sum("research_us"), "research");
+    let [cold, warm] =
+        [Heat::Cold, Heat::Warm].map(|heat| peer("locate_ns", 0) / locate(ours, heat));
+    println!("  {:25} {cold:8.1}x {warm:8.1}x", "locate");
+}
+
+/// Nanoseconds per occurrence, over all rounds.
+fn locate(times: &Times, heat: Heat) -> f64 {
+    let sum = |what, heat| -> f64 {
+        (1..=3)
+            .filter_map(|len| times.get(&(what, len, heat)))
+            .flatten()
+            .sum()
+    };
+    sum("locate", heat) * 1e3 / sum("located", Heat::Cold)
 }
 
 enum Clock {

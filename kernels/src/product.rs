@@ -8,7 +8,9 @@ use std::mem::MaybeUninit;
 use gemm::Parallelism;
 use rayon::prelude::*;
 
-use crate::simd::{LANES, dot, vectorised};
+#[cfg(target_arch = "x86_64")]
+use crate::simd::{LANES, add_lanes};
+use crate::simd::{dot, vectorised};
 
 /// Multiply-adds below which a product stays on the calling thread.
 const PARALLEL_FROM: usize = 1 << 20;
@@ -209,75 +211,95 @@ pub(crate) fn against_rows(x: &[f32], weight: &[f32], inner: usize) -> Vec<f32> 
     out
 }
 
+/// Dot products of every row of `weight` with every row of `x`, `[weight rows, x rows]`.
+fn dots(x: &[f32], weight: &[f32], inner: usize, out: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if crate::simd::width() == crate::simd::Width::Avx512 {
+        // SAFETY: `width` answers this only where AVX-512F, AVX2 and FMA were detected.
+        return unsafe { dots_avx512(x, weight, inner, out) };
+    }
+    dots_one_by_one(x, weight, inner, out);
+}
+
 vectorised! {
-    /// Dot products of every row of `weight` with every row of `x`, `[weight rows, x rows]`.
-    fn dots(x: &[f32], weight: &[f32], inner: usize, out: &mut [f32]) {
+    fn dots_one_by_one(x: &[f32], weight: &[f32], inner: usize, out: &mut [f32]) {
         let rows = x.len() / inner;
-        let four = |from: &[f32], row: usize| {
-            let at = |i: usize| &from[(row + i) * inner..][..inner];
-            [at(0), at(1), at(2), at(3)]
-        };
-        let outer = weight.len() / inner;
-        for o in (0..outer).step_by(4) {
-            for row in (0..rows).step_by(4) {
-                let (weights, inputs) = ((outer - o).min(4), (rows - row).min(4));
-                if weights == 4 && inputs == 4 {
-                    let tile = tile(four(weight, o), four(x, row));
-                    for (i, sums) in tile.iter().enumerate() {
-                        out[(o + i) * rows + row..][..4].copy_from_slice(sums);
-                    }
-                    continue;
+        for (w, out) in weight.chunks_exact(inner).zip(out.chunks_exact_mut(rows)) {
+            for (x, out) in x.chunks_exact(inner).zip(out) {
+                *out = dot(x, w);
+            }
+        }
+    }
+}
+
+/// [`dots`] in tiles of four by four rows, with the same bits: each dot product adds in the order of
+/// [`dot`].
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx2,fma")]
+fn dots_avx512(x: &[f32], weight: &[f32], inner: usize, out: &mut [f32]) {
+    let rows = x.len() / inner;
+    for (weights, out) in weight.chunks(4 * inner).zip(out.chunks_mut(4 * rows)) {
+        for (nth, inputs) in x.chunks(4 * inner).enumerate() {
+            if weights.len() == 4 * inner && inputs.len() == 4 * inner {
+                for (i, sums) in tile(weights, inputs, inner).iter().enumerate() {
+                    out[i * rows + 4 * nth..][..4].copy_from_slice(sums);
                 }
-                for i in 0..weights {
-                    for j in 0..inputs {
-                        let (w, x) = (&weight[(o + i) * inner..][..inner], &x[(row + j) * inner..][..inner]);
-                        out[(o + i) * rows + row + j] = dot(x, w);
-                    }
+                continue;
+            }
+            for (i, w) in weights.chunks_exact(inner).enumerate() {
+                for (j, x) in inputs.chunks_exact(inner).enumerate() {
+                    out[i * rows + 4 * nth + j] = dot(x, w);
                 }
             }
         }
     }
 }
 
-/// The sixteen dot products of four weights with four inputs, each added in the order of [`dot`].
-#[inline(always)]
-fn tile(weights: [&[f32]; 4], inputs: [&[f32]; 4]) -> [[f32; 4]; 4] {
-    let mut lanes = [[[0.0_f32; LANES]; 4]; 4];
-    let (weights, weight_rests) = split(weights);
-    let (inputs, input_rests) = split(inputs);
-    let chunks = weights[0].len();
-    let weights = weights.map(|x| &x[..chunks]);
-    let inputs = inputs.map(|x| &x[..chunks]);
-    for chunk in 0..chunks {
-        for i in 0..4 {
-            for j in 0..4 {
-                for lane in 0..LANES {
-                    let (w, x) = (weights[i][chunk][lane], inputs[j][chunk][lane]);
-                    lanes[i][j][lane] = x.mul_add(w, lanes[i][j][lane]);
-                }
+/// The sixteen dot products of four rows of a weight with four rows of the input.
+///
+/// Intrinsics, because the compiler vectorises across the sums when it is left to choose.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn tile(weights: &[f32], inputs: &[f32], inner: usize) -> [[f32; 4]; 4] {
+    use std::arch::x86_64::{
+        _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_setzero_ps, _mm512_storeu_ps,
+    };
+    assert!(
+        weights.len() == 4 * inner && inputs.len() == 4 * inner,
+        "a tile is four by four rows"
+    );
+    let whole = inner / LANES * LANES;
+    let mut sums = [[_mm512_setzero_ps(); 4]; 4];
+    for at in (0..whole).step_by(LANES) {
+        // SAFETY: row `i < 4` ends at `(i + 1) * inner`, and `at + LANES <= inner`.
+        let load =
+            |from: &[f32], i: usize| unsafe { _mm512_loadu_ps(from.as_ptr().add(i * inner + at)) };
+        let x = [
+            load(inputs, 0),
+            load(inputs, 1),
+            load(inputs, 2),
+            load(inputs, 3),
+        ];
+        for (i, sums) in sums.iter_mut().enumerate() {
+            let w = load(weights, i);
+            for (sum, x) in sums.iter_mut().zip(x) {
+                *sum = _mm512_fmadd_ps(x, w, *sum);
             }
         }
     }
-    let mut sums = [[0.0; 4]; 4];
-    for i in 0..4 {
-        for j in 0..4 {
-            let mut sum: f32 = lanes[i][j].iter().sum();
-            for (w, x) in weight_rests[i].iter().zip(input_rests[j]) {
-                sum = x.mul_add(*w, sum);
-            }
-            sums[i][j] = sum;
+    let mut out = [[0.0; 4]; 4];
+    for (i, (out, sums)) in out.iter_mut().zip(sums).enumerate() {
+        for (j, (out, sum)) in out.iter_mut().zip(sums).enumerate() {
+            let mut lanes = [0.0; LANES];
+            // SAFETY: `lanes` holds the 16 values of the register.
+            unsafe { _mm512_storeu_ps(lanes.as_mut_ptr(), sum) };
+            let rest = inputs[j * inner + whole..(j + 1) * inner]
+                .iter()
+                .zip(&weights[i * inner + whole..(i + 1) * inner]);
+            *out = rest.fold(add_lanes(lanes), |sum, (x, w)| x.mul_add(*w, sum));
         }
     }
-    sums
-}
-
-/// Whole chunks of [`LANES`] and what is left, for four slices.
-#[inline(always)]
-fn split(rows: [&[f32]; 4]) -> ([&[[f32; LANES]]; 4], [&[f32]; 4]) {
-    (
-        rows.map(|x| x.as_chunks().0),
-        rows.map(|x| x.as_chunks::<LANES>().1),
-    )
+    out
 }
 
 #[cfg(test)]
@@ -309,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn few_rows_equal_the_product() {
+    fn few_rows_equal_the_product_and_do_not_depend_on_each_other() {
         for (rows, outer, inner) in [
             (1, 1, 1),
             (1, 9, 40),

@@ -93,7 +93,20 @@ pub(crate) fn exp(x: f32) -> f32 {
     p * power
 }
 
-/// Sum of `term(i)` over `0..len`, in [`LANES`] interleaved partial sums added in lane order.
+/// The sum of all lanes, by halves: lane `i` plus lane `i + 8`, then `i + 4`, and so on.
+#[inline(always)]
+pub(crate) fn add_lanes(mut lanes: [f32; LANES]) -> f32 {
+    let mut half = LANES / 2;
+    while half > 0 {
+        for lane in 0..half {
+            lanes[lane] += lanes[lane + half];
+        }
+        half /= 2;
+    }
+    lanes[0]
+}
+
+/// Sum of `term(i)` over `0..len`, in [`LANES`] interleaved partial sums, see [`add_lanes`].
 #[inline(always)]
 pub(crate) fn lane_sum(len: usize, term: impl Fn(usize) -> f32) -> f32 {
     let mut lanes = [0.0_f32; LANES];
@@ -105,7 +118,7 @@ pub(crate) fn lane_sum(len: usize, term: impl Fn(usize) -> f32) -> f32 {
         }
         start += LANES;
     }
-    let mut total: f32 = lanes.iter().sum();
+    let mut total = add_lanes(lanes);
     for index in whole..len {
         total += term(index);
     }
@@ -124,7 +137,7 @@ pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
             lanes[lane] = x[lane].mul_add(y[lane], lanes[lane]);
         }
     }
-    let mut total: f32 = lanes.iter().sum();
+    let mut total = add_lanes(lanes);
     for (x, y) in a_rest.iter().zip(b_rest) {
         total = x.mul_add(*y, total);
     }
@@ -160,7 +173,7 @@ pub(crate) fn exp_row(row: &mut [f32]) -> (f32, f32) {
             sums[lane] += e;
         }
     }
-    let mut sum: f32 = sums.iter().sum();
+    let mut sum = add_lanes(sums);
     for x in rest {
         *x = exp(*x - max);
         sum += *x;

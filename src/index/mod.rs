@@ -266,6 +266,15 @@ impl<S: Copy> ContinuationRow<'_, S> {
         self.range(nth).len()
     }
 
+    /// How often each continuation occurs.
+    #[inline]
+    pub fn counts(&self) -> impl ExactSizeIterator<Item = usize> {
+        let mut start = self.start;
+        self.ends
+            .iter()
+            .map(move |&end| (std::mem::replace(&mut start, end)..end).len())
+    }
+
     /// The state of the n-gram with continuation `nth`.
     #[inline]
     pub fn state(&self, nth: usize) -> S {

@@ -94,6 +94,7 @@ fn compare(index: &NgramIndex, naive: &NaiveIndex, seed: u64, per_level: usize) 
 
             let (row, naive_row) = (found.row(i), expected.row(i));
             assert_eq!(row.tokens, naive_row.tokens, "{ngram:?}");
+            assert!(row.counts().eq(naive_row.counts()), "{ngram:?}");
             for (nth, &token) in row.tokens.iter().enumerate() {
                 let child = row.state(nth);
                 assert_eq!(row.count(nth), naive_row.count(nth), "{ngram:?} {token:?}");
@@ -261,6 +262,8 @@ fn a_file_says_what_memory_says_and_does_not_depend_on_threads() {
     let index = NgramIndex::open(&path).unwrap();
     index.verify().unwrap();
     compare(&index, &naive(&corpus, Field::Body, 50, 64), 1, 10);
+    let resident = NgramIndex::open_resident(&path).unwrap();
+    compare(&resident, &naive(&corpus, Field::Body, 50, 64), 2, 10);
     assert_eq!(index.stats().num_passages, corpus.len());
     index.check_tokenizer(7).unwrap();
     let message = index.check_tokenizer(8).unwrap_err().to_string();

@@ -36,6 +36,8 @@ const MARGIN: f64 = 28.0;
 const TICK_LENGTH: f64 = 12.0;
 const LINE_WIDTH: f64 = 5.0;
 const MARK_RADIUS: f64 = 11.0;
+/// Radius in charts of more than 80 points, which would hide one another.
+const SMALL_MARK_RADIUS: f64 = 7.0;
 const SAMPLE_WIDTH: f64 = 64.0;
 
 struct Frame {
@@ -268,7 +270,12 @@ fn sample(canvas: &mut impl Canvas, entry: &Entry, (x, y): (f64, f64)) {
             }
             if !series.points.is_empty() {
                 let hollow = series.points.iter().all(|p| p.held_out);
-                mark(canvas, middle, *index, ink(*index, series), hollow);
+                let shape = Shape {
+                    index: *index,
+                    radius: MARK_RADIUS,
+                    ink: ink(*index, series),
+                };
+                mark(canvas, middle, &shape, hollow);
             }
         }
         Entry::Band(_) => {
@@ -306,10 +313,17 @@ fn dash(series: &Series) -> Option<[f64; 2]> {
     series.dashed.then_some([18.0, 11.0])
 }
 
-/// The mark of series `index`: its shape repeats only after its colour has changed.
-fn mark(canvas: &mut impl Canvas, (x, y): (f64, f64), index: usize, ink: Ink, hollow: bool) {
+struct Shape {
+    index: usize,
+    radius: f64,
+    ink: Ink,
+}
+
+/// The mark of a series: its shape repeats only after its colour has changed.
+fn mark(canvas: &mut impl Canvas, (x, y): (f64, f64), shape: &Shape, hollow: bool) {
+    let Shape { index, radius, ink } = *shape;
     let outline = |scale: f64| -> Vec<(f64, f64)> {
-        let r = MARK_RADIUS * scale;
+        let r = radius * scale;
         let corners: &[(f64, f64)] = match index % 5 {
             1 => &[(-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)],
             2 => &[(0.0, -1.25), (1.15, 0.85), (-1.15, 0.85)],
@@ -323,7 +337,7 @@ fn mark(canvas: &mut impl Canvas, (x, y): (f64, f64), index: usize, ink: Ink, ho
     };
     let mut fill = |scale: f64, ink: Ink| {
         if index.is_multiple_of(5) {
-            canvas.disc((x, y), MARK_RADIUS * scale, ink);
+            canvas.disc((x, y), radius * scale, ink);
         } else {
             canvas.polygon(&outline(scale), ink);
         }
@@ -423,6 +437,12 @@ fn axes(chart: &Chart, canvas: &mut impl Canvas, frame: &Frame, y_ticks: (&[Tick
 }
 
 fn contents(chart: &Chart, canvas: &mut impl Canvas, frame: &Frame) {
+    let count: usize = chart.series.iter().map(|series| series.points.len()).sum();
+    let radius = if count > 80 {
+        SMALL_MARK_RADIUS
+    } else {
+        MARK_RADIUS
+    };
     for (index, series) in chart.series.iter().enumerate() {
         let band = band_outline(series, chart, frame);
         if band.len() > 2 {
@@ -445,10 +465,15 @@ fn contents(chart: &Chart, canvas: &mut impl Canvas, frame: &Frame) {
         for point in &series.points {
             error_bar(canvas, frame, point, ink(index, series));
         }
+        let shape = Shape {
+            index,
+            radius,
+            ink: ink(index, series),
+        };
         for point in &series.points {
             let at = frame.at(point.x, point.y);
             if frame.contains(at) {
-                mark(canvas, at, index, ink(index, series), point.held_out);
+                mark(canvas, at, &shape, point.held_out);
             }
         }
     }

@@ -8,7 +8,7 @@ use super::axis::{Axis, Scale};
 use super::text::number;
 use super::{Chart, Mark, PlotError, Series};
 use crate::scaling::Law;
-use crate::scaling::report::{LawReport, Report, Section};
+use crate::scaling::report::{LawReport, MOST_CURVES, Report, Section};
 
 /// Draws every picture of `report` into `folder` (which must exist) and returns their paths, in order.
 ///
@@ -84,7 +84,8 @@ fn file_name(name: &str) -> String {
     name.chars().map(safe).collect()
 }
 
-/// The measured points of a section with its law: one series per level of all inputs but the last.
+/// The measured points of a section with its law: one series per level of all inputs but the last, or
+/// measured against fitted values where there are more than [`MOST_CURVES`] levels.
 pub fn curves(section: &Section, level: f64) -> Chart {
     let last = section.inputs.len() - 1;
     let saturating = section
@@ -105,14 +106,8 @@ pub fn curves(section: &Section, level: f64) -> Chart {
     let mut levels: Vec<&[f64]> = section.points.iter().map(|p| &p.x[..last]).collect();
     levels.sort_by(|a, b| a.partial_cmp(b).expect("inputs are finite"));
     levels.dedup();
-    let all = levels.len();
-    if all > MOST_SERIES {
-        levels = (0..MOST_SERIES)
-            .map(|i| levels[i * (all - 1) / (MOST_SERIES - 1)])
-            .collect();
-        chart
-            .notes
-            .push(format!("{MOST_SERIES} of {all} levels shown."));
+    if levels.len() > MOST_CURVES {
+        return parity(section);
     }
     for fixed in levels {
         let names = fixed.iter().zip(&section.symbols);
@@ -148,7 +143,42 @@ pub fn curves(section: &Section, level: f64) -> Chart {
     chart
 }
 
-const MOST_SERIES: usize = 8;
+/// Measured against fitted values: what is left to draw when the inputs take too many values for curves.
+fn parity(section: &Section) -> Chart {
+    let value = minus(&section.value);
+    let x = Axis::log(&format!("{value}, fitted"));
+    let mut chart = Chart::new(
+        &minus(&section.title),
+        x,
+        Axis::log(&format!("{value}, measured")),
+    );
+    let Some(answer) = &section.answer else {
+        return chart;
+    };
+    let mark = |p: &crate::scaling::report::Point| Mark {
+        held_out: !p.fitted,
+        ..Mark::at(answer.fit.predict(&p.x), p.y)
+    };
+    let points: Vec<Mark> = section.points.iter().map(mark).collect();
+    let low = points
+        .iter()
+        .map(|p| p.x.min(p.y))
+        .fold(f64::INFINITY, f64::min);
+    let high = points.iter().map(|p| p.x.max(p.y)).fold(0.0, f64::max);
+    chart.series.push(Series {
+        label: "runs".into(),
+        points,
+        ..Series::default()
+    });
+    chart.series.push(Series {
+        label: "equal".into(),
+        line: vec![(low, low), (high, high)],
+        neutral: true,
+        ..Series::default()
+    });
+    chart.notes.push(note(section, answer));
+    chart
+}
 
 /// The formula with its numbers, the intervals, and how far to trust them.
 fn note(section: &Section, answer: &LawReport) -> String {

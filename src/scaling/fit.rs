@@ -109,6 +109,17 @@ pub fn fit(law: Law, rows: &[Observation], options: &FitOptions) -> Result<Fit, 
     Ok(fit)
 }
 
+/// Fits `law` to the rows by one search from `theta`, the optimum for similar rows.
+pub(super) fn refit(law: Law, rows: &[Observation], theta: &[f64]) -> Result<Fit, ScalingError> {
+    let sample = Sample::new(law, rows)?;
+    let start = sample.centred(theta);
+    let (theta, objective) = with_form!(law, F, K, {
+        let found = minimise::<K, F>(sample.points(), fixed::<K>(&start), MAX_PASSES);
+        (found.theta.to_vec(), found.value)
+    });
+    Ok(describe(law, &sample, sample.uncentred(&theta), objective))
+}
+
 /// Passes over the points after which a search gives up.
 pub(super) const MAX_PASSES: usize = 400;
 

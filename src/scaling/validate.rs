@@ -8,7 +8,7 @@ use rand::RngExt;
 use serde::Serialize;
 
 use super::bootstrap::{Bootstrap, BootstrapOptions, Interval, bootstrap, quantile};
-use super::fit::{Fit, FitOptions, fit};
+use super::fit::{Fit, FitOptions, fit, refit};
 use super::laws::Law;
 use super::{Observation, ScalingError};
 use crate::rng::stream;
@@ -155,13 +155,8 @@ pub struct LeftOut {
     pub max_error: Option<f64>,
 }
 
-/// Leaves out every level of input `input` (0-based) in turn, in increasing order.
-pub fn leave_one_level_out(
-    law: Law,
-    rows: &[Observation],
-    input: usize,
-    search: &FitOptions,
-) -> Vec<LeftOut> {
+/// Leaves out every level of input `input` (0-based) in turn, in increasing order, and refits from `whole`.
+pub fn leave_one_level_out(whole: &Fit, rows: &[Observation], input: usize) -> Vec<LeftOut> {
     let mut levels: Vec<f64> = rows.iter().map(|row| row.x[input]).collect();
     levels.sort_by(f64::total_cmp);
     levels.dedup();
@@ -169,7 +164,7 @@ pub fn leave_one_level_out(
         let (unseen, kept): (Vec<_>, Vec<_>) =
             rows.iter().cloned().partition(|row| row.x[input] == level);
         // The numbers passed the whole fit; what can fail here is that too few rows are left.
-        let errors: Option<Vec<f64>> = match fit(law, &kept, search) {
+        let errors: Option<Vec<f64>> = match refit(whole.law, &kept, &whole.theta) {
             Ok(fit) => Some(
                 unseen
                     .iter()
@@ -287,14 +282,15 @@ mod tests {
     #[test]
     fn leaving_out_a_level_predicts_it_or_says_why_not() {
         let rows = planted(Law::Power, &example(Law::Power));
-        let left = leave_one_level_out(Law::Power, &rows, 0, &SEARCH);
+        let whole = fit(Law::Power, &rows, &SEARCH).unwrap();
+        let left = leave_one_level_out(&whole, &rows, 0);
         assert_eq!(left.len(), 12);
         assert!(
             left.iter()
                 .all(|l| l.rows == 1 && l.max_error.unwrap() < 1e-6),
             "{left:?}"
         );
-        let left = leave_one_level_out(Law::Power, &rows[..4], 0, &SEARCH);
+        let left = leave_one_level_out(&whole, &rows[..4], 0);
         assert!(left.iter().all(|l| l.max_error.is_none()));
     }
 

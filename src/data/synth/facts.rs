@@ -146,6 +146,11 @@ impl<'w> Writer<'w> {
         self.slots.set(slot, grouped(value.into()));
     }
 
+    /// `5` of `feet` gives `5 feet`.
+    fn amount(&mut self, slot: &'static str, value: impl Into<u64>, unit: &str) {
+        self.slots.set(slot, format!("{} {unit}", grouped(value.into())));
+    }
+
     /// A year is written without a comma.
     fn year(&mut self, slot: &'static str, value: u32) {
         self.slots.set(slot, value.to_string());
@@ -347,13 +352,16 @@ impl<'w> Writer<'w> {
             self.year("disaster_year", world.disasters[disaster].year);
             // The disaster's own passage gives the same figure.
             let houses = disaster_toll(disaster).0;
-            self.number("houses", houses);
+            self.number("households", houses);
+            if world.disasters[disaster].is_material() {
+                self.number("houses", houses);
+            }
         }
         self.word("beast", "beast");
         self.word("aldermen", "number");
         self.word("term_years", "number");
         let distance = self.range(4..60);
-        self.number("distance", distance);
+        self.amount("distance", distance, "miles");
         let direction = pick(&["north", "south", "east", "west", "north-east", "south-west"], &mut self.rng);
         self.set("direction", direction);
         (Kind::Town, &town.name)
@@ -383,8 +391,8 @@ impl<'w> Writer<'w> {
         let fish: &'static str = pick_zipf(&world.regions[river.region].fish, &mut self.rng);
         self.set("fish", fish);
         let (length, feet, mills, houses) = (self.range(20..900), self.range(6..30), self.range(3..90), self.range(10..400));
-        self.number("length", length);
-        self.number("feet", feet);
+        self.amount("length", length, "miles");
+        self.amount("feet", feet, "feet");
         self.number("mills", mills);
         self.number("houses", houses);
         let (flood, used) = (self.range(1300..1890), self.range(1200..1800));
@@ -403,7 +411,7 @@ impl<'w> Writer<'w> {
         self.place(mountain.region);
         self.product("product", mountain.region);
         let height = u64::from(self.range(210..1500)) * 10;
-        self.number("height", height);
+        self.amount("height", height, "feet");
         if let Some(town) = mountain.town {
             self.set("town", &world.towns[town].name);
         }
@@ -429,7 +437,7 @@ impl<'w> Writer<'w> {
         let shrine = self.range(1100..1800);
         self.year("shrine_year", shrine);
         let shrine_feet = height * u64::from(self.range(30..80)) / 1000 * 10;
-        self.number("shrine_feet", shrine_feet);
+        self.amount("shrine_feet", shrine_feet, "feet");
         let pass = self.range(1600..1890);
         self.year("pass_year", pass);
         let hut = self.range(1820..1899);
@@ -537,7 +545,9 @@ impl<'w> Writer<'w> {
         let work = &world.works[i];
         let author = &world.people[work.author];
         let region = world.towns[author.town].region;
-        self.subject(&work.title, work.title.as_str(), format!("the {}", work.kind));
+        // A "novel in letters" is "the novel" after its first mention.
+        let noun = work.kind.split(" in ").next().and_then(|kind| kind.split(" of ").next());
+        self.subject(&work.title, work.title.as_str(), format!("the {}", noun.unwrap_or(work.kind)));
         self.place(region);
         self.set("kind", work.kind);
         self.somebody(work.author, "author", "author_occ");
@@ -602,8 +612,13 @@ impl<'w> Writer<'w> {
             _ => self.range(4..30),
         };
         self.number("parts", several);
-        let numbers = [("minutes", 10..190), ("coins", 30..900), ("volumes", 2..12), ("plates", 12..300), ("feet", 3..28), ("years", 2..90)];
-        for (slot, range) in numbers {
+        for (slot, range, unit) in
+            [("minutes", 10..190, "minutes"), ("coins", 30..900, "gold pieces"), ("feet", 3..28, "feet")]
+        {
+            let value = self.range(range);
+            self.amount(slot, value, unit);
+        }
+        for (slot, range) in [("volumes", 2..12), ("plates", 12..300), ("years", 2..90)] {
             let value = self.range(range);
             self.number(slot, value);
         }
@@ -653,7 +668,7 @@ impl<'w> Writer<'w> {
         self.word("spoils", "spoils");
         self.word("weather", "weather");
         let (hours, dead, prisoners) = (self.range(2..19), self.range(3..160), self.range(2..90));
-        self.number("hours", hours);
+        self.amount("hours", hours, "hours");
         self.number("dead", dead * 50);
         self.number("prisoners", prisoners * 20);
         self.other_town("peace_town", region, conflict.town);
@@ -685,8 +700,13 @@ impl<'w> Writer<'w> {
             },
         );
         let (houses, dead) = disaster_toll(i);
-        self.number("houses", houses);
+        self.number("households", houses);
         self.number("dead", dead);
+        if disaster.is_material() {
+            self.number("houses", houses);
+            self.set("new_stone", world.regions[town.region].stone);
+            self.set("ruin", disaster.kind);
+        }
         if let Some(helper) = self.reader(town.region, disaster.year.saturating_sub(60))
             && world.people[helper].birth + 20 < disaster.year
             && world.people[helper].death > disaster.year
@@ -698,7 +718,7 @@ impl<'w> Writer<'w> {
             self.year("author_birth", world.people[author].birth);
         }
         self.other_town("far_town", town.region, disaster.town);
-        self.product("product", town.region);
+        self.word("aid", "aid");
         let carts = self.range(8..120);
         self.number("carts", carts);
         if let Some(organisation) = town.organisation.map(|i| &world.organisations[i])
@@ -707,7 +727,15 @@ impl<'w> Writer<'w> {
             self.set("org", &organisation.name);
             self.set("org_kind", organisation.kind);
         }
-        self.word("measure", "measure");
+        self.word(
+            "measure",
+            match disaster.kind {
+                "flood" => "measure_flood",
+                "plague" => "measure_plague",
+                "famine" => "measure_famine",
+                _ => "measure_fire",
+            },
+        );
         let after = disaster.year + self.range(1..9);
         self.year("measure_year", after);
         (Kind::Disaster, &disaster.name)
@@ -744,7 +772,7 @@ impl<'w> Writer<'w> {
         }
         self.word("emblem", if self.world.people.len() % 2 == i % 2 { "beast" } else { "charge" });
         let (coins, members) = (self.range(40..4000), self.range(12..300));
-        self.number("coins", coins);
+        self.amount("coins", coins, "gold pieces");
         self.number("members", members);
         let privilege = self.range(organisation.founded + 5..organisation.founded + 60);
         self.year("privilege_year", privilege);
@@ -768,16 +796,25 @@ impl<'w> Writer<'w> {
             self.set("architect_speciality", world.people[architect].speciality);
         }
         self.patron("patron", town.region, building.town);
-        if let Some(river) = town.river {
-            self.set("river", &world.rivers[river].name);
-        }
-        if building.kind != "bridge" {
+        let river = town.river.map(|river| world.rivers[river].name.as_str());
+        if building.kind == "bridge" {
+            self.word("arches", "number");
+            if let Some(river) = river {
+                self.set("crossed", river);
+            }
+        } else {
             self.word("feature", "feature");
             self.word("use", "building_use");
+            if let Some(river) = river {
+                self.set("river", river);
+            }
         }
         self.word("damage", "damage");
         self.other_town("far_town", town.region, building.town);
-        for (slot, range) in [("coins", 900..60_000), ("feet", 60..900), ("piles", 60..900), ("workers", 40..1500)] {
+        let (coins, feet) = (self.range(900..60_000), self.range(60..900));
+        self.amount("coins", coins, "gold pieces");
+        self.amount("feet", feet, "feet");
+        for (slot, range) in [("piles", 60..900), ("workers", 40..1500)] {
             let value = self.range(range);
             self.number(slot, value);
         }
@@ -813,11 +850,11 @@ impl<'w> Writer<'w> {
         self.word("habitat", habitat);
         self.word("rarity", "rarity");
         self.word("nickname", "nickname");
-        let (height, inches, years) = (self.range(10..90) * 100, self.range(2..60), self.range(3..40));
-        self.number("height", height);
+        let (height, inches, years) = (self.range(10..90) * 100, self.range(2..40), self.range(2..14));
+        self.amount("height", height, "feet");
         if species.kind != "tree" {
-            self.number("inches", inches);
-            self.number("years", years);
+            self.amount("inches", inches, "inches");
+            self.amount("years", years, "years");
         }
         let count = self.range(species.year + 5..1901);
         self.year("count_year", count.min(1900));

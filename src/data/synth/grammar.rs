@@ -16,6 +16,13 @@ use super::names::capital;
 /// Fewest and most words of a passage.
 pub(super) const WORDS: std::ops::RangeInclusive<usize> = 60..=100;
 
+/// Most words before repeated names stand for their one-word marks.
+const MOST_BEFORE_NAMES: usize = 86;
+
+/// Marks in a sentence whose subject is not chosen yet; no template or name holds them.
+const SUBJECT: char = '\u{1}';
+const POSSESSIVE: char = '\u{2}';
+
 /// Values of an entity by slot name.
 #[derive(Default)]
 pub(super) struct Slots<'a>(Vec<(&'static str, Cow<'a, str>)>);
@@ -114,7 +121,7 @@ impl Grammar {
     ///
     /// Slots `name` (first mention), `again` and `short` (later ones), `he` and `his` make the subject.
     pub(super) fn passage(&self, slots: &Slots, rng: &mut impl Rng) -> Body {
-        let target = rng.random_range(66..=92);
+        let target = rng.random_range(62..=84);
         let mut order: Vec<(f64, usize)> = self
             .facts
             .iter()
@@ -130,18 +137,24 @@ impl Grammar {
             if words >= target {
                 break;
             }
-            let subject = if i == 0 { Subject::name(slots) } else { Subject::later(slots, rng) };
-            if let Some(sentence) = self.facts[i].statement(slots, &subject, rng) {
+            if let Some(sentence) = self.facts[i].statement(slots, rng) {
                 let length = sentence.split_whitespace().count();
-                if words + length <= *WORDS.end() {
+                if words + length <= MOST_BEFORE_NAMES {
                     words += length;
                     chosen.push((i, sentence));
                 }
             }
         }
         chosen.sort_unstable_by_key(|(i, _)| *i);
-        let sentences: Vec<&str> = chosen.iter().map(|(_, sentence)| sentence.as_str()).collect();
-        Body { text: sentences.join(" "), facts: chosen.iter().map(|(i, _)| *i).collect() }
+        let mut subjects = Subjects::new(slots);
+        let mut text = String::with_capacity(700);
+        for (_, sentence) in &chosen {
+            if !text.is_empty() {
+                text.push(' ');
+            }
+            subjects.fill(sentence, rng, &mut text);
+        }
+        Body { text, facts: chosen.iter().map(|(i, _)| *i).collect() }
     }
 
     /// Up to `count` different questions that `body` answers, in the training phrasings or the
@@ -176,12 +189,12 @@ impl Grammar {
             by_fact.push((priority, open));
         }
         by_fact.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let subject = Subject::name(slots);
+        
         let mut asked: Vec<Asked> = Vec::with_capacity(count);
         while asked.len() < count && by_fact.iter().any(|(_, open)| !open.is_empty()) {
             for (_, open) in &mut by_fact {
                 let Some((question, fact)) = open.pop() else { continue };
-                let text = capital(&question.template.render(slots, &subject, rng));
+                let text = capital(&question.template.render(slots, rng));
                 let answer = slots.get(question.answer).unwrap_or_default().to_owned();
                 if asked.iter().all(|other| other.text != text) && asked.len() < count {
                     asked.push(Asked { text, answer, fact });
@@ -198,40 +211,52 @@ pub(super) fn contains_answer(text: &str, answer: &str) -> bool {
 }
 
 impl Fact {
-    fn statement(&self, slots: &Slots, subject: &Subject, rng: &mut impl Rng) -> Option<String> {
+    fn statement(&self, slots: &Slots, rng: &mut impl Rng) -> Option<String> {
         let open: Vec<&Template> = self.statements.iter().filter(|t| t.fits(slots)).collect();
         if open.is_empty() {
             return None;
         }
-        Some(capital(&pick_zipf(&open, rng).render(slots, subject, rng)))
+        Some(capital(&pick_zipf(&open, rng).render(slots, rng)))
     }
 }
 
-/// How a sentence calls the entity.
-struct Subject<'s> {
-    name: &'s str,
-    possessive: Cow<'s, str>,
+/// How the sentences of one passage call the entity, decided in the order they are read.
+struct Subjects<'s> {
+    slots: &'s Slots<'s>,
+    /// How often the name may still be repeated: long ones once, and never as a possessive.
+    names_left: usize,
+    long: bool,
+    /// The sentence before named the entity in full.
+    just_named: bool,
 }
 
-impl<'s> Subject<'s> {
-    fn name(slots: &'s Slots) -> Self {
-        Self::named(slots.get("name").unwrap_or_default())
+impl<'s> Subjects<'s> {
+    fn new(slots: &'s Slots<'s>) -> Self {
+        let long = slots.get("again").unwrap_or_default().split(' ').count() > 3;
+        Self { slots, names_left: if long { 1 } else { 3 }, long, just_named: true }
     }
 
-    /// The pronoun, the short name or the name once more.
-    fn later(slots: &'s Slots, rng: &mut impl Rng) -> Self {
-        match rng.random_range(0..10) {
-            0..4 => Self {
-                name: slots.get("he").unwrap_or_default(),
-                possessive: Cow::Borrowed(slots.get("his").unwrap_or_default()),
-            },
-            4..7 => Self::named(slots.get("short").unwrap_or_default()),
-            _ => Self::named(slots.get("again").unwrap_or_default()),
-        }
-    }
-
-    fn named(name: &'s str) -> Self {
-        Self { name, possessive: Cow::Owned(format!("{name}'s")) }
+    /// Appends `sentence` with its subject marks replaced.
+    fn fill(&mut self, sentence: &str, rng: &mut impl Rng, out: &mut String) {
+        let slot = |name: &str| self.slots.get(name).unwrap_or_default();
+        let Some(at) = sentence.find([SUBJECT, POSSESSIVE]) else {
+            self.just_named = sentence.contains(slot("name"));
+            out.push_str(sentence);
+            return;
+        };
+        let clumsy = self.long && sentence.contains(POSSESSIVE);
+        let can_name = !self.just_named && self.names_left > 0 && !clumsy;
+        let roll = rng.random_range(0..10);
+        let name = match roll {
+            0..4 => slot("he"),
+            4..7 if can_name => slot("again"),
+            _ => slot("short"),
+        };
+        let possessive = if roll < 4 { slot("his").to_owned() } else { format!("{name}'s") };
+        let text = sentence.replace(SUBJECT, name).replace(POSSESSIVE, &possessive);
+        self.just_named = name == slot("again");
+        self.names_left -= usize::from(self.just_named && self.names_left > 0);
+        out.push_str(&if at == 0 { capital(&text) } else { text });
     }
 }
 
@@ -247,9 +272,9 @@ impl Template {
         self.needs.iter().all(|slot| slots.get(slot).is_some())
     }
 
-    fn render(&self, slots: &Slots, subject: &Subject, rng: &mut impl Rng) -> String {
+    fn render(&self, slots: &Slots, rng: &mut impl Rng) -> String {
         let mut out = String::with_capacity(120);
-        render_parts(&self.parts, slots, subject, rng, &mut out);
+        render_parts(&self.parts, slots, rng, &mut out);
         out
     }
 }
@@ -291,7 +316,7 @@ fn collect_slots(parts: &[Part], slots: &mut Vec<&'static str>) {
     }
 }
 
-fn render_parts(parts: &[Part], slots: &Slots, subject: &Subject, rng: &mut impl Rng, out: &mut String) {
+fn render_parts(parts: &[Part], slots: &Slots, rng: &mut impl Rng, out: &mut String) {
     for part in parts {
         match part {
             Part::Text(text) => out.push_str(text),
@@ -301,9 +326,9 @@ fn render_parts(parts: &[Part], slots: &Slots, subject: &Subject, rng: &mut impl
                 out.push_str(article(value));
                 out.push_str(value);
             }
-            Part::Subject => out.push_str(subject.name),
-            Part::Possessive => out.push_str(&subject.possessive),
-            Part::Choice(choices) => render_parts(&choices[zipf(choices.len(), rng)], slots, subject, rng, out),
+            Part::Subject => out.push(SUBJECT),
+            Part::Possessive => out.push(POSSESSIVE),
+            Part::Choice(choices) => render_parts(&choices[zipf(choices.len(), rng)], slots, rng, out),
         }
     }
 }
@@ -370,7 +395,7 @@ pub(super) mod tests {
 
     const SAMPLE: &str = "
 fact intro
-+ {S} is {a:kind} in {region}.
++ {name} is {a:kind} in {region}.
 ? Where is {name}? | region
 ! In what land does {name} lie? | region
 fact river 2

@@ -135,6 +135,13 @@ pub(super) struct Disaster {
     pub(super) year: u32,
 }
 
+impl Disaster {
+    /// Whether it ruins houses and not only people.
+    pub(super) fn is_material(&self) -> bool {
+        !matches!(self.kind, "plague" | "famine")
+    }
+}
+
 pub(super) struct Organisation {
     pub(super) name: String,
     pub(super) kind: &'static str,
@@ -639,7 +646,7 @@ impl Maker {
                     "trade" => format!("Guild of {} of {town}", pick_zipf(&trades, rng)),
                     "company" => match rng.random_range(0..3) {
                         0 => format!("{} {} Company", here.adjective, super::names::capital(product)),
-                        1 => format!("{family} and Sons"),
+                        1 => format!("{family} Trading House"),
                         _ => format!("{town} {} Company", super::names::capital(product)),
                     },
                     "order" => {
@@ -699,18 +706,18 @@ impl Maker {
 
     fn make_buildings(&mut self, count: usize) {
         let kinds: [(&str, &[&str]); 12] = [
-            ("bridge", &["{sign} Bridge", "{town} Bridge", "{colour} Bridge of {town}"]),
-            ("cathedral", &["Cathedral of {town}", "Saint {given} Cathedral"]),
-            ("theatre", &["{town} Theatre", "{sign} Theatre", "{family} Playhouse"]),
-            ("palace", &["{family} Palace", "{sign} Palace", "{town} Palace"]),
-            ("tower", &["{sign} Tower", "{colour} Tower of {town}", "{family} Tower"]),
-            ("library", &["{family} Library", "Library of {town}"]),
-            ("town hall", &["{town} Town Hall"]),
-            ("abbey", &["{town} Abbey", "Saint {given} Abbey"]),
-            ("market hall", &["{product} Hall of {town}"]),
-            ("hospital", &["Saint {given} Hospital", "{family} Hospital"]),
-            ("lighthouse", &["{town} Lighthouse", "{sign} Lighthouse"]),
-            ("observatory", &["{family} Observatory", "{town} Observatory"]),
+            ("bridge", &["{sign} Bridge", "{town} Bridge", "{colour} Bridge of {town}", "{sign} Bridge of {town}"]),
+            ("cathedral", &["Cathedral of {town}", "Saint {given} Cathedral", "Cathedral of Saint {given} of {town}"]),
+            ("theatre", &["{town} Theatre", "{sign} Theatre", "{family} Playhouse", "{sign} Theatre of {town}"]),
+            ("palace", &["{family} Palace", "{sign} Palace", "{town} Palace", "{family} Palace of {town}"]),
+            ("tower", &["{sign} Tower", "{colour} Tower of {town}", "{family} Tower", "{sign} Tower of {town}"]),
+            ("library", &["{family} Library", "Library of {town}", "{family} Library of {town}"]),
+            ("town hall", &["{town} Town Hall", "Old Town Hall of {town}", "New Town Hall of {town}", "{sign} House of {town}"]),
+            ("abbey", &["{town} Abbey", "Saint {given} Abbey", "Abbey of Saint {given} of {town}"]),
+            ("market hall", &["{product} Hall of {town}", "{sign} Market of {town}"]),
+            ("hospital", &["Saint {given} Hospital", "{family} Hospital", "Saint {given} Hospital of {town}"]),
+            ("lighthouse", &["{town} Lighthouse", "{sign} Lighthouse", "{sign} Lighthouse of {town}"]),
+            ("observatory", &["{family} Observatory", "{town} Observatory", "{family} Observatory of {town}"]),
         ];
         for i in 0..count {
             let mut rng = self.stream("building", i);
@@ -811,7 +818,9 @@ impl Maker {
         for i in 0..count {
             let mut rng = self.stream("work", i);
             // A world too small to have a maker of works lets anybody write.
-            let author = if authors.is_empty() { 0 } else { pick_zipf(&authors, &mut rng) };
+            // A tamer power law than Zipf's: the most prolific of n makes n^(1/3) times the average.
+            let author = ((authors.len() as f64) * rng.random::<f64>().powf(1.5)) as usize;
+            let author = authors.get(author).copied().unwrap_or(0);
             let person = &self.world.people[author];
             let occupation = &occupations()[person.occupation];
             let class = occupation.works.unwrap_or(WorkClass::Literature);
@@ -854,12 +863,16 @@ impl Maker {
             let family = m.family(region, rng);
             if class == WorkClass::Scholarship {
                 let topic = pick(scholarly_topics(occupation), rng);
-                let forms = ["On", "A Treatise on", "Principles of", "An Inquiry into", "Letters on", "Elements of"];
-                return match rng.random_range(0..4) {
-                    0 => format!("{} {topic}", pick_zipf(&forms, rng)),
-                    1 => format!("{} {topic} of {}", pick_zipf(&forms, rng), here.name),
+                let forms = ["On", "A Treatise on", "Principles of", "An Inquiry into",  "Elements of"];
+                let form = pick_zipf(&forms, rng);
+                let count = super::names::capital(pick(list("number"), rng));
+                return match rng.random_range(0..6) {
+                    0 => format!("{form} {topic}"),
+                    1 => format!("{form} {topic} in {}", here.name),
                     2 => format!("The {place} Lectures on {topic}"),
-                    _ => format!("{} {topic} and the {adjective} {noun}", pick_zipf(&forms, rng)),
+                    3 => format!("{form} {topic}, in {count} Books"),
+                    4 => format!("{form} {topic}, with Observations Made at {place}"),
+                    _ => format!("{count} Letters from {place} on {topic}"),
                 };
             }
             match rng.random_range(0..12) {

@@ -10,8 +10,8 @@ use super::super::validate::{
 use super::super::{Observation, ScalingError};
 use super::markdown::number;
 use super::{
-    Candidate, Curve, DecodeRow, LawReport, Point, Question, Report, ReportOptions, Section, Slice,
-    Study, TrainRow,
+    Candidate, Curve, DecodeRow, LawReport, MOST_CURVES, Point, Question, Report, ReportOptions,
+    Section, Slice, Study, TrainRow,
 };
 
 /// Fits everything the rows allow.
@@ -479,7 +479,7 @@ fn law_report(
         redrawn: replicates.as_ref().map_or(0, |r| r.redrawn),
         extrapolation,
         extrapolation_note,
-        left_out: leave_one_level_out(law, rows, 0, &search),
+        left_out: leave_one_level_out(&fit, rows, 0),
         influence,
         curves: curves(&fit, replicates.as_ref(), &everything),
         warnings,
@@ -517,6 +517,9 @@ fn curves(fit: &Fit, replicates: Option<&Bootstrap>, rows: &[Observation]) -> Ve
     let mut fixed: Vec<Vec<f64>> = rows.iter().map(|row| row.x[..last].to_vec()).collect();
     fixed.sort_by(|a, b| a.partial_cmp(b).expect("inputs are finite"));
     fixed.dedup();
+    if fixed.len() > MOST_CURVES {
+        return Vec::new();
+    }
     let make = |others: Vec<f64>| {
         let at = |x: f64| [others.as_slice(), &[x]].concat();
         let band = match replicates {

@@ -325,21 +325,35 @@ fn write_answer(out: &mut String, section: &Section, answer: &LawReport) -> std:
 }
 
 fn write_left_out(out: &mut String, section: &Section, answer: &LawReport) -> std::fmt::Result {
-    let known: Vec<String> = answer
-        .left_out
-        .iter()
-        .map(|level| {
-            let error = level
-                .mean_error
-                .map_or_else(|| "undetermined".into(), percent);
-            format!("{}: {error}", number(level.level))
-        })
-        .collect();
+    let (all, input) = (&answer.left_out, &section.inputs[0]);
+    if all.len() > 12 {
+        let known: Vec<f64> = all
+            .iter()
+            .filter_map(|level| level.mean_error)
+            .map(f64::abs)
+            .collect();
+        let mean = known.iter().sum::<f64>() / known.len().max(1) as f64;
+        let worst = known.iter().fold(0.0, |m: f64, e| m.max(*e));
+        return writeln!(
+            out,
+            "One of {} levels of {input} left out: mean |error| {}, largest {}, {} undetermined.\n",
+            all.len(),
+            percent(mean),
+            percent(worst),
+            all.len() - known.len()
+        );
+    }
+    let errors = all.iter().map(|level| {
+        let error = level
+            .mean_error
+            .map_or_else(|| "undetermined".into(), percent);
+        format!("{}: {error}", number(level.level))
+    });
+    let errors: Vec<String> = errors.collect();
     writeln!(
         out,
-        "Mean error when one level of {} is left out: {}.\n",
-        section.inputs[0],
-        known.join("; ")
+        "Mean error when one level of {input} is left out: {}.\n",
+        errors.join("; ")
     )
 }
 

@@ -117,6 +117,9 @@ impl Default for ReportOptions {
     }
 }
 
+/// The most curves of one law: a picture holds no more.
+pub const MOST_CURVES: usize = 8;
+
 /// A curve to draw: a law along one input, the others fixed.
 #[derive(Clone, Debug, Serialize)]
 pub struct Curve {
@@ -177,7 +180,7 @@ pub struct LawReport {
     pub left_out: Vec<LeftOut>,
     /// Influence of every run, largest first.
     pub influence: Vec<Influence>,
-    /// Curves to draw.
+    /// Curves to draw; none where the inputs before the last take more than [`MOST_CURVES`] values.
     pub curves: Vec<Curve>,
     /// What to distrust.
     pub warnings: Vec<String>,
