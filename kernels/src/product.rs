@@ -9,7 +9,7 @@ use gemm::Parallelism;
 use rayon::prelude::*;
 
 #[cfg(target_arch = "x86_64")]
-use crate::simd::{LANES, add_lanes};
+use crate::simd::LANES;
 use crate::simd::{dot, vectorised};
 
 /// Multiply-adds below which a product stays on the calling thread.
@@ -174,7 +174,7 @@ unsafe fn raw(
 }
 
 /// Rows of `x` up to which [`against_rows`] beats a blocked product.
-const FEW_ROWS: usize = 32;
+const FEW_ROWS: usize = 400;
 
 /// Rows of the weight handled by one thread at a time in [`against_rows`].
 const WEIGHT_ROWS: usize = 128;
@@ -240,66 +240,83 @@ fn dots_avx512(x: &[f32], weight: &[f32], inner: usize, out: &mut [f32]) {
     let rows = x.len() / inner;
     for (weights, out) in weight.chunks(4 * inner).zip(out.chunks_mut(4 * rows)) {
         for (nth, inputs) in x.chunks(4 * inner).enumerate() {
-            if weights.len() == 4 * inner && inputs.len() == 4 * inner {
-                for (i, sums) in tile(weights, inputs, inner).iter().enumerate() {
-                    out[i * rows + 4 * nth..][..4].copy_from_slice(sums);
-                }
-                continue;
-            }
-            for (i, w) in weights.chunks_exact(inner).enumerate() {
-                for (j, x) in inputs.chunks_exact(inner).enumerate() {
-                    out[i * rows + 4 * nth + j] = dot(x, w);
-                }
+            let sums = tile(weights, inputs, inner);
+            for (out, sums) in out.chunks_exact_mut(rows).zip(sums) {
+                let out = &mut out[4 * nth..rows.min(4 * nth + 4)];
+                out.copy_from_slice(&sums[..out.len()]);
             }
         }
     }
 }
 
-/// The sixteen dot products of four rows of a weight with four rows of the input.
+/// The dot products of up to four rows of a weight with up to four rows of the input; the last row
+/// stands in for missing ones.
 ///
 /// Intrinsics, because the compiler vectorises across the sums when it is left to choose.
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f")]
+#[target_feature(enable = "avx512f,avx2,fma")]
 fn tile(weights: &[f32], inputs: &[f32], inner: usize) -> [[f32; 4]; 4] {
-    use std::arch::x86_64::{
-        _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_setzero_ps, _mm512_storeu_ps,
-    };
-    assert!(
-        weights.len() == 4 * inner && inputs.len() == 4 * inner,
-        "a tile is four by four rows"
-    );
+    use std::arch::x86_64::{_mm512_fmadd_ps, _mm512_loadu_ps, _mm512_setzero_ps};
     let whole = inner / LANES * LANES;
+    let rows = |from: &[f32]| [0, 1, 2, 3].map(|i: usize| i.min(from.len() / inner - 1) * inner);
+    let (weight_rows, input_rows) = (rows(weights), rows(inputs));
     let mut sums = [[_mm512_setzero_ps(); 4]; 4];
     for at in (0..whole).step_by(LANES) {
-        // SAFETY: row `i < 4` ends at `(i + 1) * inner`, and `at + LANES <= inner`.
+        // SAFETY: every row starts at a whole multiple of `inner` below the slice's number of whole
+        // rows, and `at + LANES <= inner`.
         let load =
-            |from: &[f32], i: usize| unsafe { _mm512_loadu_ps(from.as_ptr().add(i * inner + at)) };
-        let x = [
-            load(inputs, 0),
-            load(inputs, 1),
-            load(inputs, 2),
-            load(inputs, 3),
-        ];
-        for (i, sums) in sums.iter_mut().enumerate() {
-            let w = load(weights, i);
+            |from: &[f32], row: usize| unsafe { _mm512_loadu_ps(from.as_ptr().add(row + at)) };
+        let x = input_rows.map(|row| load(inputs, row));
+        for (sums, row) in sums.iter_mut().zip(weight_rows) {
+            let w = load(weights, row);
             for (sum, x) in sums.iter_mut().zip(x) {
                 *sum = _mm512_fmadd_ps(x, w, *sum);
             }
         }
     }
-    let mut out = [[0.0; 4]; 4];
-    for (i, (out, sums)) in out.iter_mut().zip(sums).enumerate() {
-        for (j, (out, sum)) in out.iter_mut().zip(sums).enumerate() {
-            let mut lanes = [0.0; LANES];
-            // SAFETY: `lanes` holds the 16 values of the register.
-            unsafe { _mm512_storeu_ps(lanes.as_mut_ptr(), sum) };
-            let rest = inputs[j * inner + whole..(j + 1) * inner]
-                .iter()
-                .zip(&weights[i * inner + whole..(i + 1) * inner]);
-            *out = rest.fold(add_lanes(lanes), |sum, (x, w)| x.mul_add(*w, sum));
+    let mut out = add_tile(sums);
+    for at in whole..inner {
+        for (out, w) in out.iter_mut().zip(weight_rows) {
+            for (out, x) in out.iter_mut().zip(input_rows) {
+                *out = inputs[x + at].mul_add(weights[w + at], *out);
+            }
         }
     }
     out
+}
+
+/// [`crate::simd::add_lanes`] of sixteen registers at once, in the same order of additions.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn add_tile(sums: [[std::arch::x86_64::__m512; 4]; 4]) -> [[f32; 4]; 4] {
+    use std::arch::x86_64::{
+        __m512, _mm512_add_ps, _mm512_shuffle_f32x4, _mm512_shuffle_ps, _mm512_storeu_ps,
+    };
+    // Two registers become one that holds the lower half of each plus its upper half.
+    let halves = |a: __m512, b: __m512| {
+        let low = _mm512_shuffle_f32x4::<0b01_00_01_00>(a, b);
+        _mm512_add_ps(low, _mm512_shuffle_f32x4::<0b11_10_11_10>(a, b))
+    };
+    let quarters = |a: __m512, b: __m512| {
+        let even = _mm512_shuffle_f32x4::<0b10_00_10_00>(a, b);
+        _mm512_add_ps(even, _mm512_shuffle_f32x4::<0b11_01_11_01>(a, b))
+    };
+    // From here on within blocks of four lanes; block `j` belongs to column `j` of the tile.
+    let pairs = |a: __m512, b: __m512| {
+        let low = _mm512_shuffle_ps::<0b01_00_01_00>(a, b);
+        _mm512_add_ps(low, _mm512_shuffle_ps::<0b11_10_11_10>(a, b))
+    };
+    let singles = |a: __m512, b: __m512| {
+        let even = _mm512_shuffle_ps::<0b10_00_10_00>(a, b);
+        _mm512_add_ps(even, _mm512_shuffle_ps::<0b11_01_11_01>(a, b))
+    };
+    let row = |[a, b, c, d]: [__m512; 4]| quarters(halves(a, b), halves(c, d));
+    let [a, b, c, d] = sums;
+    let all = singles(pairs(row(a), row(b)), pairs(row(c), row(d)));
+    let mut columns = [0.0; LANES];
+    // SAFETY: `columns` holds the 16 values of the register.
+    unsafe { _mm512_storeu_ps(columns.as_mut_ptr(), all) };
+    [0, 1, 2, 3].map(|i| [0, 1, 2, 3].map(|j: usize| columns[4 * j + i]))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@
 //! a term that has died out would otherwise be moved without bound.
 //!
 //! Inputs are centred (their geometric mean is 1), which uncouples a coefficient from its exponent.
-//! One pass costs about 25 ns a point (K = 5). No step that raises the objective is ever taken.
+//! One pass costs about 50 ns a point (K = 5), a search about 30 passes. No step that raises the objective is ever taken.
 
 // Small matrices read best by their indices.
 #![allow(clippy::needless_range_loop)]
@@ -145,14 +145,14 @@ pub(super) fn minimise<const K: usize, F: Form<K>>(
         if there.value < here.value {
             let gained = (here.value - there.value) / predicted;
             if gained > 0.75 {
-                damping = (damping * 0.1).max(MIN_DAMPING);
+                damping = (damping * 0.5).max(MIN_DAMPING);
             } else if gained < 0.25 {
                 damping *= 4.0;
             }
             theta = candidate;
             here = there;
         } else {
-            damping = (damping * 8.0).max(1e-3);
+            damping = (damping * 8.0).max(0.1);
         }
     }
     let gradient_norm = dot(&here.gradient, &here.gradient).sqrt();
