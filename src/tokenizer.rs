@@ -7,25 +7,21 @@
 //!
 //! Special tokens are never added here; whoever builds a prompt places them.
 
+#[path = "tokenizer/training.rs"]
+mod training;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use hashbrown::HashMap;
 use rayon::prelude::*;
 use serde_json::{Value, json};
 use thiserror::Error;
-use tokenizers::models::TrainerWrapper;
-use tokenizers::models::bpe::BpeTrainer;
-use tokenizers::models::unigram::{Unigram, UnigramTrainer};
-use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::{
-    AddedToken, ModelWrapper, NormalizedString, Normalizer, OffsetReferential, OffsetType,
-    PreTokenizedString, PreTokenizer,
-};
+use tokenizers::ModelWrapper;
 use xxhash_rust::xxh3::Xxh3;
 
+use self::training::{begin_processor, skeleton, train_bpe, train_unigram};
 use crate::types::TokenId;
 
 /// The file of a model folder whose sibling names the special tokens.
@@ -40,18 +36,22 @@ const UNK: &str = "<unk>";
 /// Names a special token goes by where no `tokenizer_config.json` says so, most specific first.
 const PAD_NAMES: [&str; 4] = [PAD, "<|pad|>", "[PAD]", "<|finetune_right_pad_id|>"];
 const BOS_NAMES: [&str; 4] = [BOS, "<|begin_of_text|>", "[CLS]", "<|endoftext|>"];
-const EOS_NAMES: [&str; 5] = [EOS, "<|end_of_text|>", "<|eot_id|>", "[SEP]", "<|endoftext|>"];
-
-/// Characters that Unigram training leaves to the byte fallback make up at most this part of the
-/// text (SentencePiece's `character_coverage`).
-const CHARACTER_COVERAGE: f64 = 0.9995;
+const EOS_NAMES: [&str; 5] = [
+    EOS,
+    "<|end_of_text|>",
+    "<|eot_id|>",
+    "[SEP]",
+    "<|endoftext|>",
+];
 
 /// Why a tokenizer could not be loaded, trained, saved or used.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum TokenizerError {
     /// The file could not be read.
-    #[error("cannot read the tokenizer {path}: {source}; give a Hugging Face tokenizer.json or make one with `genret tokenizer train`")]
+    #[error(
+        "cannot read the tokenizer {path}: {source}; give a Hugging Face tokenizer.json or make one with `genret tokenizer train`"
+    )]
     Read {
         /// The file.
         path: PathBuf,
@@ -59,7 +59,9 @@ pub enum TokenizerError {
         source: std::io::Error,
     },
     /// The file is not a tokenizer.
-    #[error("{origin} is not a tokenizer: {reason}; expected the tokenizer.json of the Hugging Face tokenizers library")]
+    #[error(
+        "{origin} is not a tokenizer: {reason}; expected the tokenizer.json of the Hugging Face tokenizers library"
+    )]
     Parse {
         /// The file, or what the text came from.
         origin: String,
@@ -83,7 +85,9 @@ pub enum TokenizerError {
         reason: String,
     },
     /// The vocabulary asked for does not hold the alphabet.
-    #[error("a vocabulary of {vocab} tokens is too small: special tokens, bytes and characters need {least}; ask for at least {least}")]
+    #[error(
+        "a vocabulary of {vocab} tokens is too small: special tokens, bytes and characters need {least}; ask for at least {least}"
+    )]
     VocabTooSmall {
         /// Size asked for.
         vocab: usize,
@@ -151,17 +155,25 @@ impl Tokenizer {
     /// # Errors
     /// [`TokenizerError::Read`] and [`TokenizerError::Parse`].
     pub fn load(path: &Path) -> Result<Self, TokenizerError> {
-        let path = if path.is_dir() { path.join(FILE_NAME) } else { path.to_path_buf() };
+        let path = if path.is_dir() {
+            path.join(FILE_NAME)
+        } else {
+            path.to_path_buf()
+        };
         let read = |path: &Path| {
-            fs::read_to_string(path)
-                .map_err(|source| TokenizerError::Read { path: path.to_path_buf(), source })
+            fs::read_to_string(path).map_err(|source| TokenizerError::Read {
+                path: path.to_path_buf(),
+                source,
+            })
         };
         let mut tokenizer = Self::parse(&read(&path)?, &path.display().to_string())?;
         let config = path.with_file_name(CONFIG_NAME);
         if path.file_name().is_some_and(|name| name == FILE_NAME) && config.is_file() {
-            let parsed: Value = serde_json::from_str(&read(&config)?).map_err(|error| {
-                TokenizerError::Parse { origin: config.display().to_string(), reason: error.to_string() }
-            })?;
+            let parsed: Value =
+                serde_json::from_str(&read(&config)?).map_err(|error| TokenizerError::Parse {
+                    origin: config.display().to_string(),
+                    reason: error.to_string(),
+                })?;
             let named = |key: &str| {
                 let entry = parsed.get(key)?;
                 entry.as_str().or_else(|| entry.get("content")?.as_str())
@@ -172,10 +184,16 @@ impl Tokenizer {
                 ("eos_token", &mut tokenizer.eos),
             ] {
                 if let Some(name) = named(key) {
-                    let id = tokenizer.inner.token_to_id(name).ok_or_else(|| TokenizerError::Parse {
-                        origin: config.display().to_string(),
-                        reason: format!("its {key} {name:?} is not in the vocabulary of {FILE_NAME}"),
-                    })?;
+                    let id =
+                        tokenizer
+                            .inner
+                            .token_to_id(name)
+                            .ok_or_else(|| TokenizerError::Parse {
+                                origin: config.display().to_string(),
+                                reason: format!(
+                                    "its {key} {name:?} is not in the vocabulary of {FILE_NAME}"
+                                ),
+                            })?;
                     *role = Some(TokenId(id));
                 }
             }
@@ -193,8 +211,9 @@ impl Tokenizer {
 
     /// The 256-token tokenizer whose token `b` is the byte `b`; it has no special tokens.
     pub fn bytes() -> Self {
-        let vocab: BTreeMap<String, u32> =
-            (0..=255u8).map(|byte| (byte_char(byte).to_string(), u32::from(byte))).collect();
+        let vocab: BTreeMap<String, u32> = (0..=255u8)
+            .map(|byte| (byte_char(byte).to_string(), u32::from(byte)))
+            .collect();
         let mut json = skeleton(TokenizerKind::Bpe);
         json["pre_tokenizer"]["use_regex"] = json!(false);
         json["post_processor"] = Value::Null;
@@ -237,14 +256,20 @@ impl Tokenizer {
     /// [`TokenizerError::Write`].
     pub fn save(&self, path: &Path) -> Result<(), TokenizerError> {
         let write = |path: &Path, value: &Value| {
-            crate::atomic_file::write(path, |out| writeln!(out, "{value:#}"))
-                .map_err(|source| TokenizerError::Write { path: path.to_path_buf(), source })
+            crate::atomic_file::write(path, |out| writeln!(out, "{value:#}")).map_err(|source| {
+                TokenizerError::Write {
+                    path: path.to_path_buf(),
+                    source,
+                }
+            })
         };
         if path.file_name().is_some_and(|name| name == FILE_NAME) {
             let mut config = json!({"tokenizer_class": "PreTrainedTokenizerFast"});
-            for (key, role) in
-                [("pad_token", self.pad), ("bos_token", self.bos), ("eos_token", self.eos)]
-            {
+            for (key, role) in [
+                ("pad_token", self.pad),
+                ("bos_token", self.bos),
+                ("eos_token", self.eos),
+            ] {
                 if let Some(name) = role.and_then(|id| self.id_to_token(id)) {
                     config[key] = json!(name);
                 }
@@ -277,7 +302,11 @@ impl Tokenizer {
             .map_err(|error| encode_error(text, error.to_string()))?;
         Ok(Encoded {
             tokens: encoding.get_ids().iter().map(|&id| TokenId(id)).collect(),
-            offsets: encoding.get_offsets().iter().map(|&(s, e)| (s as u32, e as u32)).collect(),
+            offsets: encoding
+                .get_offsets()
+                .iter()
+                .map(|&(s, e)| (s as u32, e as u32))
+                .collect(),
         })
     }
 
@@ -289,7 +318,10 @@ impl Tokenizer {
         &self,
         texts: &[S],
     ) -> Result<Vec<Vec<TokenId>>, TokenizerError> {
-        texts.par_iter().map(|text| self.encode(text.as_ref())).collect()
+        texts
+            .par_iter()
+            .map(|text| self.encode(text.as_ref()))
+            .collect()
     }
 
     /// The text of `tokens`, special tokens left out.
@@ -298,9 +330,12 @@ impl Tokenizer {
     /// tokenizer's own decoder fail, the tokens' strings are joined as they are.
     pub fn decode(&self, tokens: &[TokenId]) -> String {
         let ids: Vec<u32> = tokens.iter().map(|token| token.0).collect();
-        self.inner
-            .decode(&ids, true)
-            .unwrap_or_else(|_| tokens.iter().filter_map(|&id| self.id_to_token(id)).collect())
+        self.inner.decode(&ids, true).unwrap_or_else(|_| {
+            tokens
+                .iter()
+                .filter_map(|&id| self.id_to_token(id))
+                .collect()
+        })
     }
 
     /// Number of ids, special and added tokens included: every id is below it.
@@ -344,10 +379,12 @@ impl Tokenizer {
     fn parse(json: &str, origin: &str) -> Result<Self, TokenizerError> {
         let mut inner = parse_inner(json, origin)?;
         inner.with_padding(None);
-        inner.with_truncation(None).map_err(|error| TokenizerError::Parse {
-            origin: origin.to_owned(),
-            reason: error.to_string(),
-        })?;
+        inner
+            .with_truncation(None)
+            .map_err(|error| TokenizerError::Parse {
+                origin: origin.to_owned(),
+                reason: error.to_string(),
+            })?;
         if let ModelWrapper::BPE(model) = inner.get_model()
             && model.dropout.is_some_and(|rate| rate > 0.0)
         {
@@ -356,19 +393,31 @@ impl Tokenizer {
                 reason: "its BPE dropout makes ids random; set \"dropout\" to null".to_owned(),
             });
         }
-        let find = |names: &[&str]| names.iter().find_map(|name| inner.token_to_id(name)).map(TokenId);
+        let find = |names: &[&str]| {
+            names
+                .iter()
+                .find_map(|name| inner.token_to_id(name))
+                .map(TokenId)
+        };
         let (pad, bos, eos) = (find(&PAD_NAMES), find(&BOS_NAMES), find(&EOS_NAMES));
         let mut hasher = Xxh3::new();
         hash_canonical(&to_json(&inner), &mut hasher);
-        Ok(Self { inner, pad, bos, eos, fingerprint: hasher.digest() })
+        Ok(Self {
+            inner,
+            pad,
+            bos,
+            eos,
+            fingerprint: hasher.digest(),
+        })
     }
 }
 
 fn parse_inner(json: &str, origin: &str) -> Result<tokenizers::Tokenizer, TokenizerError> {
-    json.parse().map_err(|error: tokenizers::Error| TokenizerError::Parse {
-        origin: origin.to_owned(),
-        reason: error.to_string(),
-    })
+    json.parse()
+        .map_err(|error: tokenizers::Error| TokenizerError::Parse {
+            origin: origin.to_owned(),
+            reason: error.to_string(),
+        })
 }
 
 fn to_json(inner: &tokenizers::Tokenizer) -> Value {
@@ -376,11 +425,10 @@ fn to_json(inner: &tokenizers::Tokenizer) -> Value {
 }
 
 fn encode_error(text: &str, reason: String) -> TokenizerError {
-    TokenizerError::Encode { start: text.chars().take(60).collect(), reason }
-}
-
-fn train_error(error: tokenizers::Error) -> TokenizerError {
-    TokenizerError::Train { reason: error.to_string() }
+    TokenizerError::Encode {
+        start: text.chars().take(60).collect(),
+        reason,
+    }
 }
 
 /// Feeds `value` to `hasher` unambiguously and independent of the order of object keys.
@@ -422,207 +470,31 @@ fn byte_char(byte: u8) -> char {
     }
 }
 
-/// A tokenizer without vocabulary.
-fn skeleton(kind: TokenizerKind) -> Value {
-    let byte_level = json!({
-        "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true
-    });
-    let metaspace = json!({
-        "type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": "always", "split": true
-    });
-    match kind {
-        TokenizerKind::Bpe => json!({
-            "version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
-            "normalizer": null, "pre_tokenizer": byte_level, "post_processor": null, "decoder": byte_level,
-            "model": {
-                "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
-                "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
-                "ignore_merges": false, "vocab": {}, "merges": []
-            }
-        }),
-        TokenizerKind::Unigram => json!({
-            "version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
-            "normalizer": {"type": "Sequence", "normalizers": [
-                {"type": "NFKC"}, {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}
-            ]},
-            "pre_tokenizer": metaspace, "post_processor": null,
-            "decoder": {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, metaspace, {"type": "Fuse"}]},
-            "model": {"type": "Unigram", "unk_id": null, "byte_fallback": false, "vocab": []}
-        }),
-    }
-}
-
-/// What Hugging Face callers that ask for special tokens get: `<s>` before every text.
-fn begin_processor() -> Value {
-    let bos = |type_id: u8| json!({"SpecialToken": {"id": BOS, "type_id": type_id}});
-    let text = |id: &str, type_id: u8| json!({"Sequence": {"id": id, "type_id": type_id}});
-    json!({
-        "type": "TemplateProcessing",
-        "single": [bos(0), text("A", 0)],
-        "pair": [bos(0), text("A", 0), bos(1), text("B", 1)],
-        "special_tokens": {BOS: {"id": BOS, "ids": [1], "tokens": [BOS]}}
-    })
-}
-
-fn special_tokens(names: &[&str]) -> Vec<AddedToken> {
-    names.iter().map(|&name| AddedToken::from(name, true)).collect()
-}
-
-fn train_bpe<S: AsRef<str> + Sync>(
-    inner: &mut tokenizers::Tokenizer,
-    texts: &[S],
-    vocab: usize,
-) -> Result<(), TokenizerError> {
-    let specials = special_tokens(&[PAD, BOS, EOS]);
-    let least = specials.len() + 256;
-    if vocab < least {
-        return Err(TokenizerError::VocabTooSmall { vocab, least });
-    }
-    let trainer = BpeTrainer::builder()
-        .show_progress(false)
-        .vocab_size(vocab)
-        .min_frequency(2)
-        .special_tokens(specials)
-        .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
-        .build();
-    inner
-        .train(&mut TrainerWrapper::from(trainer), texts.iter().map(AsRef::as_ref))
-        .map_err(train_error)?;
-    Ok(())
-}
-
-/// Counts words, trains on the sorted list, then puts what the library orders by hash into order.
-fn train_unigram<S: AsRef<str> + Sync>(
-    inner: &mut tokenizers::Tokenizer,
-    texts: &[S],
-    vocab: usize,
-) -> Result<(), TokenizerError> {
-    let names = [PAD, BOS, EOS, UNK];
-    let words = covered(count_words(inner, texts)?);
-    let characters: std::collections::BTreeSet<char> =
-        words.iter().flat_map(|(word, _)| word.chars()).collect();
-    let least = names.len() + 256 + characters.len() + 1;
-    if vocab < least {
-        return Err(TokenizerError::VocabTooSmall { vocab, least });
-    }
-    let trainer = UnigramTrainer::builder()
-        .show_progress(false)
-        .vocab_size((vocab - 256) as u32)
-        .special_tokens(special_tokens(&names))
-        .unk_token(Some(UNK.to_owned()))
-        .build()
-        .map_err(|error| TokenizerError::Train { reason: error.to_string() })?;
-    let one_thread = rayon::ThreadPoolBuilder::new()
-        .num_threads(1)
-        .build()
-        .map_err(|error| TokenizerError::Train { reason: error.to_string() })?;
-    let mut model = Unigram::default();
-    one_thread.install(|| trainer.do_train(words, &mut model)).map_err(train_error)?;
-
-    let mut pieces: Vec<(String, f64)> = model.iter().skip(names.len()).cloned().collect();
-    order_pieces(&mut pieces);
-    let bytes = (0..=255u8).map(|byte| (format!("<0x{byte:02X}>"), 0.0));
-    let specials = names.iter().map(|&name| (name.to_owned(), 0.0));
-    let vocabulary = specials.chain(bytes).chain(pieces).collect();
-    inner.with_model(Unigram::from(vocabulary, Some(names.len() - 1), true).map_err(train_error)?);
-    inner.add_special_tokens(special_tokens(&names)).map_err(train_error)?;
-    Ok(())
-}
-
-/// Words of the pre-tokenizer with their counts, sorted.
-fn count_words<S: AsRef<str> + Sync>(
-    inner: &tokenizers::Tokenizer,
-    texts: &[S],
-) -> Result<Vec<(String, u32)>, TokenizerError> {
-    let count_chunk = |chunk: &[S]| -> Result<HashMap<String, u32>, tokenizers::Error> {
-        let mut counts = HashMap::new();
-        for text in chunk {
-            let mut normalized = NormalizedString::from(text.as_ref());
-            if let Some(normalizer) = inner.get_normalizer() {
-                normalizer.normalize(&mut normalized)?;
-            }
-            let mut split = PreTokenizedString::from(normalized);
-            if let Some(pre_tokenizer) = inner.get_pre_tokenizer() {
-                pre_tokenizer.pre_tokenize(&mut split)?;
-            }
-            for (word, _, _) in split.get_splits(OffsetReferential::Normalized, OffsetType::None) {
-                *counts.entry_ref(word).or_insert(0) += 1;
-            }
-        }
-        Ok(counts)
-    };
-    let chunks: Result<Vec<_>, _> = texts.par_chunks(4096).map(count_chunk).collect();
-    let mut counts: HashMap<String, u32> = HashMap::new();
-    for chunk in chunks.map_err(train_error)? {
-        for (word, count) in chunk {
-            *counts.entry(word).or_insert(0) += count;
-        }
-    }
-    let mut words: Vec<_> = counts.into_iter().collect();
-    words.sort_unstable();
-    Ok(words)
-}
-
-/// The words that consist of the commonest characters only (see [`CHARACTER_COVERAGE`]).
-fn covered(words: Vec<(String, u32)>) -> Vec<(String, u32)> {
-    let mut counts: BTreeMap<char, u64> = BTreeMap::new();
-    for (word, count) in &words {
-        for character in word.chars() {
-            *counts.entry(character).or_insert(0) += u64::from(*count);
-        }
-    }
-    let total: u64 = counts.values().sum();
-    let mut by_count: Vec<(char, u64)> = counts.into_iter().collect();
-    by_count.sort_by_key(|&(character, count)| (std::cmp::Reverse(count), character));
-    let mut seen = 0u64;
-    let kept: std::collections::BTreeSet<char> = by_count
-        .into_iter()
-        .take_while(|&(_, count)| {
-            let wanted = (seen as f64) < CHARACTER_COVERAGE * total as f64;
-            seen += count;
-            wanted
-        })
-        .map(|(character, _)| character)
-        .collect();
-    words.into_iter().filter(|(word, _)| word.chars().all(|c| kept.contains(&c))).collect()
-}
-
-/// Sorts by score and piece, after giving the library's penalty scores out anew.
-///
-/// A character that lost its piece in training comes back with the least score plus 1e-4 times its
-/// rank in a hash set's order; here the rank is that of its code point.
-fn order_pieces(pieces: &mut [(String, f64)]) {
-    const STEP: f64 = 1e-4;
-    let least = pieces.iter().map(|(_, score)| *score).fold(f64::INFINITY, f64::min);
-    let mut grid = Vec::new();
-    let mut penalty = 0.0;
-    while grid.len() <= pieces.len() {
-        grid.push((least + penalty).to_bits());
-        penalty += STEP;
-    }
-    let on_grid: hashbrown::HashSet<u64> = grid.into_iter().collect();
-    let mut places: Vec<usize> = (0..pieces.len())
-        .filter(|&i| {
-            let mut characters = pieces[i].0.chars();
-            characters.next().is_some() && characters.next().is_none() && on_grid.contains(&pieces[i].1.to_bits())
-        })
-        .collect();
-    let mut scores: Vec<f64> = places.iter().map(|&i| pieces[i].1).collect();
-    scores.sort_by(f64::total_cmp);
-    places.sort_by(|&a, &b| pieces[a].0.cmp(&pieces[b].0));
-    for (place, score) in places.into_iter().zip(scores) {
-        pieces[place].1 = score;
-    }
-    pieces.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn texts() -> Vec<String> {
-        let words = ["river", "rivers", "town", "towns", "the", "of", "Velmora", "stone", "bridge", "caf\u{e9}"];
-        (0..400).map(|i| (0..12).map(|j| words[(i * 7 + j * j + i * j) % words.len()]).collect::<Vec<_>>().join(" ")).collect()
+        let words = [
+            "river",
+            "rivers",
+            "town",
+            "towns",
+            "the",
+            "of",
+            "Velmora",
+            "stone",
+            "bridge",
+            "caf\u{e9}",
+        ];
+        (0..400)
+            .map(|i| {
+                (0..12)
+                    .map(|j| words[(i * 7 + j * j + i * j) % words.len()])
+                    .collect::<Vec<_>>()
+                    .join(" ")
+            })
+            .collect()
     }
 
     fn train(kind: TokenizerKind, vocab: usize) -> Tokenizer {
@@ -640,15 +512,25 @@ mod tests {
         let mut strings = 0;
         for name in ["bpe-gpt2-style", "bpe-llama3-style", "unigram-t5-style"] {
             let tokenizer = Tokenizer::load(&folder.join(name)).unwrap();
-            let expected: Value =
-                serde_json::from_str(&fs::read_to_string(folder.join(name).join("expected.json")).unwrap()).unwrap();
-            assert_eq!(tokenizer.vocab_size() as u64, expected["vocab_size"].as_u64().unwrap());
+            let expected: Value = serde_json::from_str(
+                &fs::read_to_string(folder.join(name).join("expected.json")).unwrap(),
+            )
+            .unwrap();
+            assert_eq!(
+                tokenizer.vocab_size() as u64,
+                expected["vocab_size"].as_u64().unwrap()
+            );
             for case in expected["strings"].as_array().unwrap() {
                 let text = case["text"].as_str().unwrap();
-                let ids: Vec<TokenId> = serde_json::from_value(case["ids_no_special"].clone()).unwrap();
+                let ids: Vec<TokenId> =
+                    serde_json::from_value(case["ids_no_special"].clone()).unwrap();
                 assert_eq!(tokenizer.encode(text).unwrap(), ids, "{name}: {text:?}");
                 assert_eq!(tokenizer.encode_with_offsets(text).unwrap().tokens, ids);
-                assert_eq!(tokenizer.decode(&ids), case["decoded_skip_special"].as_str().unwrap(), "{name}");
+                assert_eq!(
+                    tokenizer.decode(&ids),
+                    case["decoded_skip_special"].as_str().unwrap(),
+                    "{name}"
+                );
                 strings += 1;
             }
         }
@@ -659,10 +541,16 @@ mod tests {
     fn a_byte_is_its_own_token() {
         let tokenizer = Tokenizer::bytes();
         assert_eq!(tokenizer.vocab_size(), 256);
-        assert_eq!((tokenizer.pad(), tokenizer.bos(), tokenizer.eos()), (None, None, None));
+        assert_eq!(
+            (tokenizer.pad(), tokenizer.bos(), tokenizer.eos()),
+            (None, None, None)
+        );
         let text = "a b\n\u{e9}\u{0}";
         let ids = tokenizer.encode(text).unwrap();
-        assert_eq!(ids.iter().map(|id| id.0 as u8).collect::<Vec<_>>(), text.as_bytes());
+        assert_eq!(
+            ids.iter().map(|id| id.0 as u8).collect::<Vec<_>>(),
+            text.as_bytes()
+        );
         assert_eq!(tokenizer.decode(&ids), text);
     }
 
@@ -676,14 +564,23 @@ mod tests {
                 assert_eq!(to_json(&first.inner), to_json(&again.inner), "{kind:?}");
                 assert_eq!(first.fingerprint(), again.fingerprint());
             }
-            assert_eq!([first.pad(), first.bos(), first.eos()], [0, 1, 2].map(|id| Some(TokenId(id))));
+            assert_eq!(
+                [first.pad(), first.bos(), first.eos()],
+                [0, 1, 2].map(|id| Some(TokenId(id)))
+            );
             for text in ["the towns of Velmora", "unseen Zq \u{6c34} caf\u{e9}"] {
                 let ids = first.encode(text).unwrap();
                 assert_eq!(first.decode(&ids), text, "{kind:?}");
-                assert!(ids.iter().all(|id| id.index() < first.vocab_size() && id.0 > 3));
+                assert!(
+                    ids.iter()
+                        .all(|id| id.index() < first.vocab_size() && id.0 > 3)
+                );
             }
         }
-        assert_ne!(train(TokenizerKind::Bpe, 270).fingerprint(), train(TokenizerKind::Bpe, 265).fingerprint());
+        assert_ne!(
+            train(TokenizerKind::Bpe, 270).fingerprint(),
+            train(TokenizerKind::Bpe, 265).fingerprint()
+        );
     }
 
     #[test]
@@ -694,33 +591,58 @@ mod tests {
         tokenizer.save(&folder.join(FILE_NAME)).unwrap();
         let loaded = Tokenizer::load(&folder).unwrap();
         assert_eq!(loaded.fingerprint(), tokenizer.fingerprint());
-        assert_eq!((loaded.pad(), loaded.bos(), loaded.eos()), (tokenizer.pad(), tokenizer.bos(), tokenizer.eos()));
-        fs::write(folder.join(CONFIG_NAME), r#"{"eos_token": {"content": "<stop>"}}"#).unwrap();
+        assert_eq!(
+            (loaded.pad(), loaded.bos(), loaded.eos()),
+            (tokenizer.pad(), tokenizer.bos(), tokenizer.eos())
+        );
+        fs::write(
+            folder.join(CONFIG_NAME),
+            r#"{"eos_token": {"content": "<stop>"}}"#,
+        )
+        .unwrap();
         let error = Tokenizer::load(&folder).unwrap_err().to_string();
-        assert!(error.contains("<stop>") && error.contains(CONFIG_NAME), "{error}");
+        assert!(
+            error.contains("<stop>") && error.contains(CONFIG_NAME),
+            "{error}"
+        );
         fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]
     fn errors_say_what_to_do() {
-        let error = Tokenizer::load(Path::new("/no/such/tokenizer.json")).unwrap_err().to_string();
-        assert!(error.contains("/no/such/tokenizer.json") && error.contains("genret tokenizer train"), "{error}");
-        assert!(Tokenizer::from_json("{}").unwrap_err().to_string().contains("tokenizer.json"));
-        let options = TrainOptions { kind: TokenizerKind::Bpe, vocab: 100 };
+        let error = Tokenizer::load(Path::new("/no/such/tokenizer.json"))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("/no/such/tokenizer.json") && error.contains("genret tokenizer train"),
+            "{error}"
+        );
+        assert!(
+            Tokenizer::from_json("{}")
+                .unwrap_err()
+                .to_string()
+                .contains("tokenizer.json")
+        );
+        let options = TrainOptions {
+            kind: TokenizerKind::Bpe,
+            vocab: 100,
+        };
         let error = Tokenizer::train(&texts(), options).unwrap_err();
-        assert!(matches!(error, TokenizerError::VocabTooSmall { least: 259, .. }));
-        assert!(matches!(Tokenizer::train(&["  "], options), Err(TokenizerError::NoText)));
+        assert!(matches!(
+            error,
+            TokenizerError::VocabTooSmall { least: 259, .. }
+        ));
+        assert!(matches!(
+            Tokenizer::train(&["  "], options),
+            Err(TokenizerError::NoText)
+        ));
         let mut json = skeleton(TokenizerKind::Bpe);
         json["model"]["dropout"] = json!(0.1);
-        assert!(Tokenizer::from_json(&json.to_string()).unwrap_err().to_string().contains("dropout"));
-    }
-
-    #[test]
-    fn penalty_scores_follow_the_code_point() {
-        let piece = |text: &str, score: f64| (text.to_owned(), score);
-        let mut pieces = vec![piece("ab", -1.0), piece("z", -5.0), piece("y", -5.0 + 1e-4), piece("cd", -5.0)];
-        order_pieces(&mut pieces);
-        let names: Vec<&str> = pieces.iter().map(|(text, _)| text.as_str()).collect();
-        assert_eq!(names, ["ab", "z", "cd", "y"]);
+        assert!(
+            Tokenizer::from_json(&json.to_string())
+                .unwrap_err()
+                .to_string()
+                .contains("dropout")
+        );
     }
 }

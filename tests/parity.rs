@@ -259,3 +259,24 @@ fn a_saved_model_loads_to_the_same_bits() {
     );
     let _ = std::fs::remove_dir_all(&folder);
 }
+
+#[test]
+#[ignore = "writes a folder for tests/parity/open_in_transformers.py; GENRET_PARITY_MODEL=folder of genret train, GENRET_PARITY_OUT=where to write"]
+fn export() {
+    let variable = |name: &str| std::path::PathBuf::from(std::env::var(name).expect(name));
+    let (from, to) = (variable("GENRET_PARITY_MODEL"), variable("GENRET_PARITY_OUT"));
+    std::fs::create_dir_all(&to).unwrap();
+    for file in ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
+        std::fs::copy(from.join(file), to.join(file)).unwrap();
+    }
+    let config = LlamaConfig::load(&to.join("config.json")).unwrap();
+    let model = checkpoint::load(config.init(0, &Device::flex()), &to).unwrap();
+    let tokenizer = genret::tokenizer::Tokenizer::load(&to).unwrap();
+    let tokens = tokenizer.encode(" Which river runs through the town, and who built its bridge?").unwrap();
+    let hidden = model.hidden(&Sequences::pad(&[&tokens]), true).unwrap();
+    let logits = checkpoint::values(model.logits(hidden));
+    let rows: Vec<&[f32]> = logits.chunks(config.vocab_size).collect();
+    let text = tokenizer.decode(&tokens);
+    let case = serde_json::json!({ "tokens": tokens, "logits": rows, "text": text });
+    std::fs::write(to.join("logits.json"), case.to_string()).unwrap();
+}

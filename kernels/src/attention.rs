@@ -7,6 +7,7 @@
 //! accumulates over blocks in order. Nothing is computed beyond a sequence's real length: padded
 //! rows of outputs and gradients are zero.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use burn::backend::autodiff::{
@@ -71,11 +72,11 @@ pub fn attention(
     );
     let seq = rows / batch;
     assert!(
-        shape.kv_heads > 0 && shape.heads % shape.kv_heads == 0,
+        shape.kv_heads > 0 && shape.heads.is_multiple_of(shape.kv_heads),
         "attention: heads are a multiple of kv_heads"
     );
     assert!(
-        shape.head_dim % 2 == 0 && shape.head_dim > 0,
+        shape.head_dim.is_multiple_of(2) && shape.head_dim > 0,
         "attention: head_dim is even"
     );
     assert_eq!(width, shape.heads * shape.head_dim, "attention: width of q");
@@ -327,6 +328,12 @@ struct Block {
     keys: usize,
 }
 
+impl Block {
+    fn positions(&self) -> Range<usize> {
+        self.first..self.first + self.count
+    }
+}
+
 impl Sequences<'_> {
     fn group(&self) -> usize {
         self.plan.heads / self.plan.kv_heads
@@ -478,8 +485,7 @@ impl Sequences<'_> {
                         dq,
                         target,
                         self.angles,
-                        block.first,
-                        block.count,
+                        block.positions(),
                         self.factor(),
                     );
                 }
@@ -491,8 +497,7 @@ impl Sequences<'_> {
                 dk,
                 self.k_rows(head),
                 self.angles,
-                0,
-                length,
+                0..length,
                 1.0,
             );
         }
@@ -570,8 +575,7 @@ impl Scratch {
             &mut self.keys,
             packed,
             sequences.angles,
-            0,
-            length,
+            0..length,
             1.0,
         );
     }
@@ -597,8 +601,7 @@ impl Scratch {
                 &mut self.queries,
                 to,
                 sequences.angles,
-                block.first,
-                block.count,
+                block.positions(),
                 sequences.factor(),
             );
         }

@@ -123,7 +123,7 @@ impl BeamCache {
 
     fn with(shape: CacheShape, rotary: &Rotary, prompt_lengths: &[usize], store: Store) -> Self {
         assert!(
-            shape.kv_heads > 0 && shape.heads % shape.kv_heads == 0,
+            shape.kv_heads > 0 && shape.heads.is_multiple_of(shape.kv_heads),
             "BeamCache: heads are a multiple of kv_heads"
         );
         assert_eq!(
@@ -419,8 +419,7 @@ impl HostStore {
                     stride: dim,
                 },
                 self.angles(dim),
-                0,
-                padded,
+                0..padded,
                 1.0,
             );
             for (row, to) in prompt_v[nth * padded * dim..][..padded * dim]
@@ -466,8 +465,7 @@ impl HostStore {
                     &mut queries,
                     at,
                     self.angles(dim),
-                    position,
-                    1,
+                    position..position + 1,
                     factor,
                 );
             }
@@ -476,7 +474,15 @@ impl HostStore {
                     start: (row * kv_heads + head) * dim,
                     stride: dim,
                 };
-                rotate(&k, at, &mut keys, at, self.angles(dim), position, 1, 1.0);
+                rotate(
+                    &k,
+                    at,
+                    &mut keys,
+                    at,
+                    self.angles(dim),
+                    position..position + 1,
+                    1.0,
+                );
             }
         }
         let layer = &mut self.layers[layer];

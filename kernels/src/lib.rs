@@ -17,8 +17,8 @@
 //!
 //! # Two paths, one meaning
 //! Tensors of 32-bit floats on Burn's Flex device (the CPU) take the fused path, with or without
-//! autodiff; every other device or float type takes [`reference`], the same formula written with
-//! plain tensor operations. Tests compare values and gradients of the two.
+//! autodiff; every other device or float type takes [`mod@reference`], the same formula written
+//! with plain tensor operations. Tests compare values and gradients of the two.
 //!
 //! # Determinism
 //! A result depends on the inputs and on the kind of processor (vector width, fused multiply-add),

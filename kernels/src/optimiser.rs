@@ -157,14 +157,23 @@ impl Factors {
     }
 }
 
+/// Zero for values so small that they move no parameter.
+///
+/// Moments of a row that gets no gradient shrink by a factor at every step; without this they
+/// end as subnormal numbers, which processors handle a hundred times slower.
+#[inline(always)]
+fn settle(moment: f32) -> f32 {
+    if moment.abs() < 1e-30 { 0.0 } else { moment }
+}
+
 vectorised! {
     fn update(param: &mut [f32], first: &mut [f32], second: &mut [f32], grad: &[f32], by: Factors) {
         let len = param.len();
         let (first, second, grad) = (&mut first[..len], &mut second[..len], &grad[..len]);
         for i in 0..len {
             let g = grad[i] * by.grad;
-            let m = by.keep_1 * first[i] + by.take_1 * g;
-            let v = by.keep_2 * second[i] + by.take_2 * g * g;
+            let m = settle(by.keep_1 * first[i] + by.take_1 * g);
+            let v = settle(by.keep_2 * second[i] + by.take_2 * g * g);
             first[i] = m;
             second[i] = v;
             param[i] = param[i] * by.decay - by.rate * m / (v.sqrt() * by.root + by.epsilon);

@@ -174,7 +174,7 @@ unsafe fn raw(
 }
 
 /// Rows of `x` up to which [`against_rows`] beats a blocked product.
-const FEW_ROWS: usize = 400;
+const FEW_ROWS: usize = 40;
 
 /// Rows of the weight handled by one thread at a time in [`against_rows`].
 const WEIGHT_ROWS: usize = 128;
@@ -189,29 +189,26 @@ pub(crate) fn against_rows(x: &[f32], weight: &[f32], inner: usize) -> Vec<f32> 
         let x = Matrix::new(x, rows, inner, inner);
         return product(x, Matrix::new(weight, outer, inner, inner).transposed());
     }
-    let mut transposed = vec![0.0; outer * rows];
-    let part = |(out, weight): (&mut [f32], &[f32])| dots(x, weight, inner, out);
+    let part = |weight: &[f32]| {
+        let mut out = vec![0.0; weight.len() / inner * rows];
+        dots(x, weight, inner, &mut out);
+        out
+    };
     if rows * weight.len() < PARALLEL_FROM {
-        part((&mut transposed, weight));
-    } else {
-        transposed
-            .par_chunks_mut(WEIGHT_ROWS * rows)
-            .zip(weight.par_chunks(WEIGHT_ROWS * inner))
-            .for_each(part);
+        return part(weight);
     }
-    if rows == 1 {
-        return transposed;
-    }
-    let mut out = vec![0.0; rows * outer];
-    for (o, values) in transposed.chunks_exact(rows).enumerate() {
-        for (row, value) in values.iter().enumerate() {
-            out[row * outer + o] = *value;
+    let parts: Vec<Vec<f32>> = weight.par_chunks(WEIGHT_ROWS * inner).map(part).collect();
+    let mut out = Vec::with_capacity(rows * outer);
+    for row in 0..rows {
+        for part in &parts {
+            let width = part.len() / rows;
+            out.extend_from_slice(&part[row * width..][..width]);
         }
     }
     out
 }
 
-/// Dot products of every row of `weight` with every row of `x`, `[weight rows, x rows]`.
+/// Dot products of every row of `x` with every row of `weight`, `[x rows, weight rows]`.
 fn dots(x: &[f32], weight: &[f32], inner: usize, out: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
     if crate::simd::width() == crate::simd::Width::Avx512 {
@@ -223,100 +220,106 @@ fn dots(x: &[f32], weight: &[f32], inner: usize, out: &mut [f32]) {
 
 vectorised! {
     fn dots_one_by_one(x: &[f32], weight: &[f32], inner: usize, out: &mut [f32]) {
-        let rows = x.len() / inner;
-        for (w, out) in weight.chunks_exact(inner).zip(out.chunks_exact_mut(rows)) {
-            for (x, out) in x.chunks_exact(inner).zip(out) {
-                *out = dot(x, w);
+        let outer = weight.len() / inner;
+        // The weight is the larger operand: each of its rows is read once.
+        for (o, w) in weight.chunks_exact(inner).enumerate() {
+            for (row, x) in x.chunks_exact(inner).enumerate() {
+                out[row * outer + o] = dot(x, w);
             }
         }
     }
 }
 
-/// [`dots`] in tiles of four by four rows, with the same bits: each dot product adds in the order of
-/// [`dot`].
+/// [`dots`] in tiles of four by four rows, with the same bits: each dot product adds in the order
+/// of [`dot`].
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx2,fma")]
 fn dots_avx512(x: &[f32], weight: &[f32], inner: usize, out: &mut [f32]) {
-    let rows = x.len() / inner;
-    for (weights, out) in weight.chunks(4 * inner).zip(out.chunks_mut(4 * rows)) {
-        for (nth, inputs) in x.chunks(4 * inner).enumerate() {
+    let outer = weight.len() / inner;
+    for (i, weights) in weight.chunks(4 * inner).enumerate() {
+        for (j, inputs) in x.chunks(4 * inner).enumerate() {
             let sums = tile(weights, inputs, inner);
-            for (out, sums) in out.chunks_exact_mut(rows).zip(sums) {
-                let out = &mut out[4 * nth..rows.min(4 * nth + 4)];
-                out.copy_from_slice(&sums[..out.len()]);
+            let count = weights.len() / inner;
+            for (row, sums) in sums.chunks_exact(4).take(inputs.len() / inner).enumerate() {
+                out[(4 * j + row) * outer + 4 * i..][..count].copy_from_slice(&sums[..count]);
             }
         }
     }
 }
 
-/// The dot products of up to four rows of a weight with up to four rows of the input; the last row
-/// stands in for missing ones.
+/// The dot products of up to four rows of the input with up to four rows of a weight, one input
+/// after the other; the last row stands in for missing ones.
 ///
 /// Intrinsics, because the compiler vectorises across the sums when it is left to choose.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx2,fma")]
-fn tile(weights: &[f32], inputs: &[f32], inner: usize) -> [[f32; 4]; 4] {
+fn tile(weights: &[f32], inputs: &[f32], inner: usize) -> [f32; 16] {
     use std::arch::x86_64::{_mm512_fmadd_ps, _mm512_loadu_ps, _mm512_setzero_ps};
     let whole = inner / LANES * LANES;
-    let rows = |from: &[f32]| [0, 1, 2, 3].map(|i: usize| i.min(from.len() / inner - 1) * inner);
-    let (weight_rows, input_rows) = (rows(weights), rows(inputs));
+    let (last_weight, last_input) = (weights.len() / inner - 1, inputs.len() / inner - 1);
+    let (mut weight_rows, mut input_rows) = ([0; 4], [0; 4]);
+    for i in 0..4 {
+        weight_rows[i] = i.min(last_weight) * inner;
+        input_rows[i] = i.min(last_input) * inner;
+    }
     let mut sums = [[_mm512_setzero_ps(); 4]; 4];
+    let mut x = [_mm512_setzero_ps(); 4];
     for at in (0..whole).step_by(LANES) {
-        // SAFETY: every row starts at a whole multiple of `inner` below the slice's number of whole
-        // rows, and `at + LANES <= inner`.
-        let load =
-            |from: &[f32], row: usize| unsafe { _mm512_loadu_ps(from.as_ptr().add(row + at)) };
-        let x = input_rows.map(|row| load(inputs, row));
-        for (sums, row) in sums.iter_mut().zip(weight_rows) {
-            let w = load(weights, row);
-            for (sum, x) in sums.iter_mut().zip(x) {
-                *sum = _mm512_fmadd_ps(x, w, *sum);
+        for j in 0..4 {
+            // SAFETY: the row is one of the slice, `inner` long, and `at + LANES <= inner`.
+            x[j] = unsafe { _mm512_loadu_ps(inputs.as_ptr().add(input_rows[j] + at)) };
+        }
+        for i in 0..4 {
+            // SAFETY: as above.
+            let w = unsafe { _mm512_loadu_ps(weights.as_ptr().add(weight_rows[i] + at)) };
+            for j in 0..4 {
+                sums[i][j] = _mm512_fmadd_ps(x[j], w, sums[i][j]);
             }
         }
     }
     let mut out = add_tile(sums);
     for at in whole..inner {
-        for (out, w) in out.iter_mut().zip(weight_rows) {
-            for (out, x) in out.iter_mut().zip(input_rows) {
-                *out = inputs[x + at].mul_add(weights[w + at], *out);
+        for j in 0..4 {
+            for i in 0..4 {
+                let sum = &mut out[4 * j + i];
+                *sum = inputs[input_rows[j] + at].mul_add(weights[weight_rows[i] + at], *sum);
             }
         }
     }
     out
 }
 
-/// [`crate::simd::add_lanes`] of sixteen registers at once, in the same order of additions.
+/// [`crate::simd::add_lanes`] of sixteen registers at once, in the same order of additions; sum
+/// `(i, j)` stands at `4 j + i`.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
-fn add_tile(sums: [[std::arch::x86_64::__m512; 4]; 4]) -> [[f32; 4]; 4] {
+fn add_tile(sums: [[std::arch::x86_64::__m512; 4]; 4]) -> [f32; 16] {
     use std::arch::x86_64::{
-        __m512, _mm512_add_ps, _mm512_shuffle_f32x4, _mm512_shuffle_ps, _mm512_storeu_ps,
+        _mm512_add_ps, _mm512_shuffle_f32x4, _mm512_shuffle_ps, _mm512_storeu_ps,
     };
-    // Two registers become one that holds the lower half of each plus its upper half.
-    let halves = |a: __m512, b: __m512| {
-        let low = _mm512_shuffle_f32x4::<0b01_00_01_00>(a, b);
-        _mm512_add_ps(low, _mm512_shuffle_f32x4::<0b11_10_11_10>(a, b))
-    };
-    let quarters = |a: __m512, b: __m512| {
-        let even = _mm512_shuffle_f32x4::<0b10_00_10_00>(a, b);
-        _mm512_add_ps(even, _mm512_shuffle_f32x4::<0b11_01_11_01>(a, b))
-    };
-    // From here on within blocks of four lanes; block `j` belongs to column `j` of the tile.
-    let pairs = |a: __m512, b: __m512| {
-        let low = _mm512_shuffle_ps::<0b01_00_01_00>(a, b);
-        _mm512_add_ps(low, _mm512_shuffle_ps::<0b11_10_11_10>(a, b))
-    };
-    let singles = |a: __m512, b: __m512| {
-        let even = _mm512_shuffle_ps::<0b10_00_10_00>(a, b);
-        _mm512_add_ps(even, _mm512_shuffle_ps::<0b11_01_11_01>(a, b))
-    };
-    let row = |[a, b, c, d]: [__m512; 4]| quarters(halves(a, b), halves(c, d));
-    let [a, b, c, d] = sums;
-    let all = singles(pairs(row(a), row(b)), pairs(row(c), row(d)));
-    let mut columns = [0.0; LANES];
-    // SAFETY: `columns` holds the 16 values of the register.
-    unsafe { _mm512_storeu_ps(columns.as_mut_ptr(), all) };
-    [0, 1, 2, 3].map(|i| [0, 1, 2, 3].map(|j: usize| columns[4 * j + i]))
+    /// Two registers become one: the parts that the first pattern picks plus those of the second.
+    macro_rules! fold {
+        ($shuffle:ident, $first:literal, $second:literal, $a:expr, $b:expr) => {
+            _mm512_add_ps($shuffle::<$first>($a, $b), $shuffle::<$second>($a, $b))
+        };
+    }
+    let mut rows = [sums[0][0]; 4];
+    for (row, [a, b, c, d]) in rows.iter_mut().zip(sums) {
+        // Lanes 0..8 plus lanes 8..16, then within each eight the first four plus the last four.
+        let ab = fold!(_mm512_shuffle_f32x4, 0b01_00_01_00, 0b11_10_11_10, a, b);
+        let cd = fold!(_mm512_shuffle_f32x4, 0b01_00_01_00, 0b11_10_11_10, c, d);
+        *row = fold!(_mm512_shuffle_f32x4, 0b10_00_10_00, 0b11_01_11_01, ab, cd);
+    }
+    // Block `j` of four lanes now belongs to column `j`: the first two lanes plus the last two,
+    // then the first plus the second.
+    let [a, b, c, d] = rows;
+    let ab = fold!(_mm512_shuffle_ps, 0b01_00_01_00, 0b11_10_11_10, a, b);
+    let cd = fold!(_mm512_shuffle_ps, 0b01_00_01_00, 0b11_10_11_10, c, d);
+    let all = fold!(_mm512_shuffle_ps, 0b10_00_10_00, 0b11_01_11_01, ab, cd);
+    let mut out = [0.0; 16];
+    // SAFETY: `out` holds the 16 values of the register.
+    unsafe { _mm512_storeu_ps(out.as_mut_ptr(), all) };
+    out
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Rotary position tables and their application to one head.
 
+use std::ops::Range;
+
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::simd::vectorised;
@@ -69,19 +71,18 @@ pub(crate) struct Rows {
 }
 
 vectorised! {
-    /// Turns `count` rows of `from` by the angles of positions `first..first + count`, times
-    /// `factor`, into rows of `to`.
+    /// Turns the rows of `from` by the angles of `positions`, one each, times `factor`, into rows of
+    /// `to`.
     pub(crate) fn rotate(
         from: &[f32],
         from_rows: Rows,
         to: &mut [f32],
         to_rows: Rows,
         angles: Angles<'_>,
-        first: usize,
-        count: usize,
+        positions: Range<usize>,
         factor: f32,
     ) {
-        turn(from, from_rows, to, to_rows, angles, first, count, factor, 1.0);
+        turn(from, from_rows, to, to_rows, angles, positions, [factor, factor]);
     }
 }
 
@@ -93,38 +94,35 @@ vectorised! {
         to: &mut [f32],
         to_rows: Rows,
         angles: Angles<'_>,
-        first: usize,
-        count: usize,
+        positions: Range<usize>,
         factor: f32,
     ) {
-        turn(from, from_rows, to, to_rows, angles, first, count, factor, -1.0);
+        turn(from, from_rows, to, to_rows, angles, positions, [factor, -factor]);
     }
 }
 
+/// `factors` multiply cosines and sines.
 #[inline(always)]
-#[allow(clippy::too_many_arguments)]
 fn turn(
     from: &[f32],
     from_rows: Rows,
     to: &mut [f32],
     to_rows: Rows,
     angles: Angles<'_>,
-    first: usize,
-    count: usize,
-    factor: f32,
-    sign: f32,
+    positions: Range<usize>,
+    factors: [f32; 2],
 ) {
     let (dim, half) = (angles.dim, angles.dim / 2);
-    for row in 0..count {
+    for (row, position) in positions.enumerate() {
         let source = from_rows.start + row * from_rows.stride;
         let target = to_rows.start + row * to_rows.stride;
-        let table = (first + row) * dim;
+        let table = position * dim;
         let (a, b) = from[source..source + dim].split_at(half);
         let (out_a, out_b) = to[target..target + dim].split_at_mut(half);
         let cos = &angles.cos[table..table + half];
         let sin = &angles.sin[table..table + half];
         for i in 0..half {
-            let (c, s) = (factor * cos[i], sign * factor * sin[i]);
+            let (c, s) = (factors[0] * cos[i], factors[1] * sin[i]);
             out_a[i] = a[i] * c - b[i] * s;
             out_b[i] = b[i] * c + a[i] * s;
         }
@@ -151,13 +149,13 @@ mod tests {
         };
         let from = [1.0, 0.0, 1.0, 0.0, 1.0, 0.0];
         let mut to = [0.0; 6];
-        rotate(&from, rows, &mut to, rows, angles, 0, 3, 1.0);
+        rotate(&from, rows, &mut to, rows, angles, 0..3, 1.0);
         let expected = [1.0, 0.0, 0.0, 1.0, -1.0, 0.0];
         for (x, y) in to.iter().zip(expected) {
             assert!((x - y).abs() < 1e-6, "{to:?}");
         }
         let mut back = [0.0; 6];
-        rotate_back(&to, rows, &mut back, rows, angles, 0, 3, 1.0);
+        rotate_back(&to, rows, &mut back, rows, angles, 0..3, 1.0);
         for (x, y) in back.iter().zip(from) {
             assert!((x - y).abs() < 1e-6, "{back:?}");
         }

@@ -137,11 +137,17 @@ fn gradients(
     (tensor(dgate, shape), tensor(dup, shape))
 }
 
+/// `1 / (1 + e^-x)`, at least 1e-20, so that no subnormal number reaches a product.
+#[inline(always)]
+fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp((-x).min(46.0)))
+}
+
 vectorised! {
     fn forward(gate: &[f32], up: &[f32], out: &mut [MaybeUninit<f32>]) {
         let (gate, up) = (&gate[..out.len()], &up[..out.len()]);
         for i in 0..out.len() {
-            out[i].write(gate[i] * up[i] / (1.0 + exp(-gate[i])));
+            out[i].write(gate[i] * up[i] * sigmoid(gate[i]));
         }
     }
 }
@@ -157,7 +163,7 @@ vectorised! {
         let len = dgate.len();
         let (gate, up, upstream, dup) = (&gate[..len], &up[..len], &upstream[..len], &mut dup[..len]);
         for i in 0..len {
-            let s = 1.0 / (1.0 + exp(-gate[i]));
+            let s = sigmoid(gate[i]);
             dup[i].write(upstream[i] * gate[i] * s);
             dgate[i].write(upstream[i] * up[i] * s * (1.0 + gate[i] * (1.0 - s)));
         }

@@ -84,3 +84,23 @@ fn norms() {
     assert!((squared_norm(&x) - exact).abs() < 1e-9 * exact);
     assert!((squared_norm(&x.clone().transpose()) - exact).abs() < 1e-9 * exact);
 }
+
+#[test]
+fn moments_without_gradient_end_at_zero() {
+    let (mut param, mut moments) = (Tensor::<1>::from_data([1.0, 1.0], &plain()), None);
+    for step in 1..=2000 {
+        let gradient = if step == 1 { [1e-3, 1e-3] } else { [0.0, 1e-3] };
+        let gradient = Tensor::<1>::from_data(gradient, &plain());
+        let by = AdamWStep { step, ..STEP };
+        let (updated, next) = adamw(param, gradient, moments, &by);
+        assert!(
+            values(next.first.clone())
+                .iter()
+                .all(|x| *x == 0.0 || x.is_normal())
+        );
+        (param, moments) = (updated, Some(next));
+    }
+    let first = values(moments.expect("steps were taken").first);
+    assert_eq!(first[0], 0.0);
+    assert!((first[1] - 1e-3).abs() < 1e-8);
+}

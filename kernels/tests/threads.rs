@@ -68,10 +68,10 @@ fn step(rows: usize, width: usize, vocab: usize) -> Vec<u32> {
 
 #[test]
 fn small_step() {
-    assert_deterministic("small step", || step(11, 24, 37));
+    assert_deterministic("small step", 20, || step(11, 24, 37));
 }
 
 #[test]
 fn large_step() {
-    assert_deterministic("large step", || step(90, 128, 3001));
+    assert_deterministic("large step", 10, || step(90, 128, 2001));
 }

@@ -190,6 +190,7 @@ fn decode_file(
                 write_evidence(file, query, answer, retriever.index, tokenizer)?;
             }
         }
+        run.check_ids()?;
         run.separate_ties();
         run.write_to(&mut run_file)?;
         partial.queries += batch.len();

@@ -40,7 +40,9 @@ pub fn run(args: &SynthArgs, shared: &Shared) -> anyhow::Result<()> {
     if !std::io::stderr().is_terminal() {
         bar.set_draw_target(ProgressDrawTarget::hidden());
     }
-    let counts = generate(options, &args.out, &mut |done| bar.set_position(done as u64));
+    let counts = generate(options, &args.out, &mut |done| {
+        bar.set_position(done as u64)
+    });
     bar.finish_and_clear();
     let counts = counts?;
     let [train, dev, test, unseen] = counts.queries;

@@ -77,8 +77,14 @@ fn train(args: &TrainArgs, _shared: &Shared) -> anyhow::Result<()> {
         Kind::Bpe => TokenizerKind::Bpe,
         Kind::Unigram => TokenizerKind::Unigram,
     };
-    let tokenizer = Tokenizer::train(&texts, TrainOptions { kind, vocab: args.vocab })
-        .with_context(|| format!("corpus {}", args.corpus.display()))?;
+    let tokenizer = Tokenizer::train(
+        &texts,
+        TrainOptions {
+            kind,
+            vocab: args.vocab,
+        },
+    )
+    .with_context(|| format!("corpus {}", args.corpus.display()))?;
     tokenizer.save(&args.out)?;
     eprintln!(
         "{}: {} tokens from {} passages, fingerprint {:016x}",
@@ -93,7 +99,11 @@ fn train(args: &TrainArgs, _shared: &Shared) -> anyhow::Result<()> {
 fn encode(args: &EncodeArgs) -> anyhow::Result<()> {
     let tokenizer = Tokenizer::load(&args.tokenizer)?;
     for token in tokenizer.encode(&args.text)? {
-        println!("{}\t{}", token.0, tokenizer.id_to_token(token).unwrap_or_default());
+        println!(
+            "{}\t{}",
+            token.0,
+            tokenizer.id_to_token(token).unwrap_or_default()
+        );
     }
     Ok(())
 }

@@ -69,6 +69,9 @@ mod tests {
             .iter()
             .map(|batch| batch.len() * batch.iter().map(|&i| lengths[i]).max().unwrap())
             .sum();
-        assert!((padded as f64) < 1.03 * real as f64, "{padded} against {real}");
+        assert!(
+            (padded as f64) < 1.03 * real as f64,
+            "{padded} against {real}"
+        );
     }
 }

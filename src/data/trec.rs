@@ -497,6 +497,16 @@ impl Run {
     /// # Errors
     /// Ids or a tag with white space; what the system says.
     pub fn write(&self, path: &Path) -> Result<(), TrecError> {
+        self.check_ids()?;
+        atomic_file::write(path, |file| self.write_to(file))
+            .map_err(|source| TrecError::Write { path: path.into(), source })
+    }
+
+    /// Fails on ids or a tag that a run file cannot hold.
+    ///
+    /// # Errors
+    /// [`TrecError::Blank`] for what is empty or holds white space.
+    pub fn check_ids(&self) -> Result<(), TrecError> {
         let check = |what, text: &str| {
             if text.is_empty() || text.contains(char::is_whitespace) {
                 return Err(TrecError::Blank {
@@ -513,13 +523,10 @@ impl Run {
                 .iter()
                 .try_for_each(|hit| check("document id", hit.doc.as_str()))?;
         }
-        atomic_file::write(path, |file| self.write_to(file)).map_err(|source| TrecError::Write {
-            path: path.into(),
-            source,
-        })
+        Ok(())
     }
 
-    /// Writes the lines of [`Self::write`] to `out`, ids unchecked.
+    /// Writes the lines of [`Self::write`] to `out`, ids unchecked (see [`Self::check_ids`]).
     ///
     /// # Errors
     /// What `out` says.

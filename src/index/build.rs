@@ -30,7 +30,7 @@ pub struct IndexOptions {
     /// The longest n-gram that can be generated or counted, in tokens; 1 to 65,535, default 64.
     pub max_ngram_tokens: usize,
     /// N-grams that occur at least this often have their continuations listed in the file; default
-    /// 256. Lower is faster and larger.
+    /// 512. Lower is faster and larger.
     pub min_node_count: usize,
 }
 
@@ -38,7 +38,7 @@ impl Default for IndexOptions {
     fn default() -> Self {
         Self {
             max_ngram_tokens: 64,
-            min_node_count: 256,
+            min_node_count: 512,
         }
     }
 }
@@ -130,6 +130,15 @@ impl IndexBuilder {
     /// Passages so far.
     pub fn num_passages(&self) -> usize {
         self.id_ends.len()
+    }
+
+    /// The external ids so far, in order.
+    pub(in crate::index) fn ids(&self) -> impl Iterator<Item = &str> {
+        let mut start = 0;
+        self.id_ends.iter().map(move |&end| {
+            let range = std::mem::replace(&mut start, end as usize)..end as usize;
+            std::str::from_utf8(&self.id_bytes[range]).expect("ids were pushed as strings")
+        })
     }
 
     /// Adds the next passage: its external id and the tokens of its fields. The title may be empty.

@@ -12,7 +12,7 @@ pub enum IndexError {
     Io {
         /// The index file.
         path: PathBuf,
-        /// `open`, `read` or `write`.
+        /// `open`, `read`, `write` or `lock`.
         action: &'static str,
         /// What the system said.
         source: io::Error,
@@ -102,6 +102,46 @@ pub enum IndexError {
         /// The most that one index holds.
         limit: u64,
     },
+    /// Another process is changing the index.
+    #[error("{path}: another process is changing this index; try again when it has ended")]
+    Locked {
+        /// The index folder.
+        path: PathBuf,
+    },
+    /// A live index is to be made where there is one.
+    #[error(
+        "{path}: there is an index already; add to it with `genret index add`, or remove it first"
+    )]
+    Exists {
+        /// The index folder.
+        path: PathBuf,
+    },
+    /// A single file is to be changed.
+    #[error(
+        "{path}: an index in a single file cannot change; build a folder with `genret index build --live`"
+    )]
+    NotLive {
+        /// The index file.
+        path: PathBuf,
+    },
+    /// A passage is added whose id is there already.
+    #[error(
+        "{path}: passage {id} is there already or comes twice; delete it with `genret index delete` first"
+    )]
+    DuplicateId {
+        /// The index folder.
+        path: PathBuf,
+        /// The external id.
+        id: String,
+    },
+    /// A passage is deleted that is not there.
+    #[error("{path}: there is no passage {id}; remove it from the list of ids")]
+    UnknownId {
+        /// The index folder.
+        path: PathBuf,
+        /// The external id.
+        id: String,
+    },
     /// A parameter of the build is out of its range.
     #[error("{name} must be {range}, got {found}")]
     Option {
@@ -115,7 +155,7 @@ pub enum IndexError {
 }
 
 impl IndexError {
-    pub(super) fn io(path: &Path, action: &'static str, source: io::Error) -> Self {
+    pub(in crate::index) fn io(path: &Path, action: &'static str, source: io::Error) -> Self {
         Self::Io {
             path: path.into(),
             action,
@@ -123,7 +163,7 @@ impl IndexError {
         }
     }
 
-    pub(super) fn damaged(path: &Path, what: impl Into<String>) -> Self {
+    pub(in crate::index) fn damaged(path: &Path, what: impl Into<String>) -> Self {
         Self::Damaged {
             path: path.into(),
             what: what.into(),

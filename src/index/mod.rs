@@ -9,6 +9,7 @@
 mod build;
 mod error;
 mod file;
+pub mod live;
 mod ngram;
 mod nodes;
 mod storage;
@@ -18,6 +19,7 @@ mod tests;
 
 pub use build::{IndexBuilder, IndexOptions};
 pub use error::IndexError;
+pub use live::{LiveIndex, LiveState, LiveStats, LiveWriter};
 pub use ngram::{FieldStats, IndexStats, NgramIndex, State};
 
 use std::ops::Range;

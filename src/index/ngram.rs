@@ -229,6 +229,16 @@ impl NgramIndex {
         })
     }
 
+    /// Path of the index, and fingerprint and whereabouts of its tokenizer.
+    pub(super) fn tokenizer(&self) -> (&Path, u64, &str) {
+        let corpus = &self.corpus;
+        (
+            &corpus.path,
+            self.data.header.fingerprint,
+            &corpus.tokenizer_hint,
+        )
+    }
+
     /// External id of a passage; empty if there is no such passage.
     pub fn doc_id(&self, passage: PassageIdx) -> &str {
         let ends = &self.corpus.id_ends;
@@ -702,7 +712,7 @@ impl FieldData {
 }
 
 /// The state of a continuation of a node.
-fn child_of_node(parent: State, slot: u32, rows: std::ops::Range<u32>) -> State {
+pub(super) fn child_of_node(parent: State, slot: u32, rows: std::ops::Range<u32>) -> State {
     let depth = match parent.0 {
         Place::Node { depth, .. }
         | Place::Slot { depth, .. }

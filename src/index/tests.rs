@@ -1,7 +1,7 @@
 //! The index against its naive twin, and against damaged files.
 
 #[path = "../../tests/common/naive_index.rs"]
-mod naive_index;
+pub(in crate::index) mod naive_index;
 
 use std::path::{Path, PathBuf};
 
@@ -17,10 +17,16 @@ use crate::rng::stream;
 use crate::types::{PassageIdx, TokenId};
 
 /// Titles and bodies.
-type Passages = Vec<(Vec<TokenId>, Vec<TokenId>)>;
+pub(in crate::index) type Passages = Vec<(Vec<TokenId>, Vec<TokenId>)>;
 
 /// Random passages with about `tokens` body tokens of an alphabet of `alphabet`, `offset` added.
-fn passages(seed: u64, tokens: usize, mean_len: usize, alphabet: u32, offset: u32) -> Passages {
+pub(in crate::index) fn passages(
+    seed: u64,
+    tokens: usize,
+    mean_len: usize,
+    alphabet: u32,
+    offset: u32,
+) -> Passages {
     let mut rng = stream(seed, "passages", &[tokens as u64, u64::from(alphabet)]);
     let mut passages = vec![];
     let mut left = tokens;
@@ -66,16 +72,21 @@ fn naive(passages: &Passages, field: Field, vocab: usize, max: usize) -> NaiveIn
 }
 
 /// Walks both indexes from the root along the same n-grams and compares everything they say.
-fn compare(index: &NgramIndex, naive: &NaiveIndex, seed: u64, per_level: usize) {
+pub(in crate::index) fn compare<I: SubstringIndex>(
+    index: &I,
+    naive: &NaiveIndex,
+    seed: u64,
+    per_level: usize,
+) {
     let mut rng = stream(seed, "walk", &[]);
     assert_eq!(index.num_tokens(), naive.num_tokens());
     assert_eq!(index.num_passages(), naive.num_passages());
-    let mut level: Vec<(State, NaiveState)> = vec![(index.root(), naive.root())];
+    let mut level: Vec<(I::State, NaiveState)> = vec![(index.root(), naive.root())];
     let mut found = Continuations::default();
     let mut expected = Continuations::default();
     let (mut here, mut there) = (vec![], vec![]);
     for _depth in 0..=naive.max_ngram_tokens() {
-        let (ours, theirs): (Vec<State>, Vec<NaiveState>) = level.iter().copied().unzip();
+        let (ours, theirs): (Vec<I::State>, Vec<NaiveState>) = level.iter().copied().unzip();
         index.continuations(&ours, &mut found);
         naive.continuations(&theirs, &mut expected);
         assert_eq!(found.len(), level.len());
@@ -125,7 +136,6 @@ fn compare(index: &NgramIndex, naive: &NaiveIndex, seed: u64, per_level: usize) 
         index.passage_tokens(p, &mut ours);
         naive.passage_tokens(p, &mut theirs);
         assert_eq!(ours, theirs);
-        assert_eq!(index.doc_id(p), format!("d{}", p.0));
     }
 }
 
@@ -248,7 +258,7 @@ fn wrong_input_is_refused() {
     }
 }
 
-fn temporary(name: &str) -> PathBuf {
+pub(in crate::index) fn temporary(name: &str) -> PathBuf {
     let folder = std::env::temp_dir().join(format!("genret-index-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     folder.join(name)
@@ -265,6 +275,9 @@ fn a_file_says_what_memory_says_and_does_not_depend_on_threads() {
     let resident = NgramIndex::open_resident(&path).unwrap();
     compare(&resident, &naive(&corpus, Field::Body, 50, 64), 2, 10);
     assert_eq!(index.stats().num_passages, corpus.len());
+    for p in 0..corpus.len() as u32 {
+        assert_eq!(index.doc_id(PassageIdx(p)), format!("d{p}"));
+    }
     index.check_tokenizer(7).unwrap();
     let message = index.check_tokenizer(8).unwrap_err().to_string();
     assert!(message.contains("0000000000000007") && message.contains("0000000000000008"));

@@ -81,7 +81,7 @@ pub struct ModelOptions {
     pub d_ff: Option<usize>,
     /// Whether the output head is the embedding; by default true.
     pub tie_embeddings: Option<bool>,
-    /// Longest sequence; by default 256.
+    /// Longest sequence; by default 512.
     pub max_positions: Option<usize>,
 }
 
@@ -104,8 +104,8 @@ pub fn layers_and_width(params: f64) -> (usize, usize) {
 pub fn default_heads(d_model: usize) -> usize {
     [64, 32, 16, 8]
         .into_iter()
-        .find(|dim| d_model % dim == 0 && d_model / dim >= 4)
-        .map_or_else(|| if d_model % 4 == 0 { 2 } else { 1 }, |dim| d_model / dim)
+        .find(|dim| d_model.is_multiple_of(*dim) && d_model / dim >= 4)
+        .map_or_else(|| if d_model.is_multiple_of(4) { 2 } else { 1 }, |dim| d_model / dim)
 }
 
 /// Non-embedding parameters that a size name such as `s0.3m` or `s1b` stands for.
@@ -139,7 +139,7 @@ impl ModelOptions {
             }
         };
         let heads = self.n_heads.unwrap_or_else(|| default_heads(width));
-        if heads == 0 || width % heads != 0 {
+        if !width.is_multiple_of(heads) || heads == 0 {
             return Err(ModelError::Shape(format!(
                 "d_model = {width} is not divisible by n_heads = {heads}"
             )));
@@ -152,7 +152,7 @@ impl ModelOptions {
             num_attention_heads: heads,
             num_key_value_heads: self.n_kv_heads.unwrap_or(heads),
             head_dim: width / heads,
-            max_position_embeddings: self.max_positions.unwrap_or(256),
+            max_position_embeddings: self.max_positions.unwrap_or(512),
             rms_norm_eps: 1e-5,
             rope_theta: 10_000.0,
             rope_scaling: None,
@@ -254,13 +254,13 @@ impl LlamaConfig {
                 return fail(format!("{name} is 0"));
             }
         }
-        if self.num_attention_heads % self.num_key_value_heads != 0 {
+        if !self.num_attention_heads.is_multiple_of(self.num_key_value_heads) {
             return fail(format!(
                 "num_attention_heads = {} is not a multiple of num_key_value_heads = {}",
                 self.num_attention_heads, self.num_key_value_heads
             ));
         }
-        if self.head_dim % 2 != 0 {
+        if !self.head_dim.is_multiple_of(2) {
             return fail(format!("head_dim = {} is odd; rotary positions need pairs", self.head_dim));
         }
         if let Some(scaling) = &self.rope_scaling

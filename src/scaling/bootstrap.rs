@@ -13,9 +13,9 @@ use rand::RngExt;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::fit::{Fit, MAX_PASSES, Sample};
+use super::fit::{Fit, Sample};
 use super::laws::{Law, fixed, with_form};
-use super::minimise::minimise;
+use super::minimise::{Start, minimise};
 use super::{Observation, ScalingError, normal};
 use crate::rng::stream;
 
@@ -113,7 +113,7 @@ pub fn bootstrap(
     let refit = |ln_y: Option<&[f64]>, weights: &[f64]| -> Vec<f64> {
         let points = sample.points_with(ln_y, weights);
         let theta = with_form!(law, F, K, {
-            minimise::<K, F>(points, fixed::<K>(&start), MAX_PASSES)
+            minimise::<K, F>(points, fixed::<K>(&start), Start::Warm)
                 .theta
                 .to_vec()
         });

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::laws::{Law, MAX_INPUTS, fixed, with_form};
-use super::minimise::{LogPoints, Minimum, minimise};
+use super::minimise::{LogPoints, Minimum, Start, minimise};
 use super::{Observation, ScalingError};
 
 /// How a fit searches.
@@ -87,7 +87,7 @@ pub fn fit(law: Law, rows: &[Observation], options: &FitOptions) -> Result<Fit, 
                 value,
                 gradient_norm,
                 converged,
-            } = minimise::<K, F>(points, fixed::<K>(start), MAX_PASSES);
+            } = minimise::<K, F>(points, fixed::<K>(start), Start::Cold);
             (theta.to_vec(), value, gradient_norm, converged)
         };
         starts.par_iter().map(search).collect()
@@ -114,14 +114,11 @@ pub(super) fn refit(law: Law, rows: &[Observation], theta: &[f64]) -> Result<Fit
     let sample = Sample::new(law, rows)?;
     let start = sample.centred(theta);
     let (theta, objective) = with_form!(law, F, K, {
-        let found = minimise::<K, F>(sample.points(), fixed::<K>(&start), MAX_PASSES);
+        let found = minimise::<K, F>(sample.points(), fixed::<K>(&start), Start::Warm);
         (found.theta.to_vec(), found.value)
     });
     Ok(describe(law, &sample, sample.uncentred(&theta), objective))
 }
-
-/// Passes over the points after which a search gives up.
-pub(super) const MAX_PASSES: usize = 400;
 
 /// Rows checked against a law and made ready for the search.
 #[derive(Clone)]

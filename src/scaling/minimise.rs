@@ -114,15 +114,29 @@ fn expand<const K: usize, F: Form<K>>(points: LogPoints<'_>, theta: &[f64; K]) -
     sum
 }
 
-/// The local minimum reached from `start` in at most `max_passes` passes over the points.
+/// Where a search begins.
+#[derive(Clone, Copy)]
+pub(super) enum Start {
+    /// Anywhere: the first steps are those of reweighted least squares.
+    Cold,
+    /// At the optimum for similar points: the first steps are almost Newton's.
+    Warm,
+}
+
+/// Passes over the points after which a search gives up.
+const MAX_PASSES: usize = 400;
+
+/// The local minimum reached from `theta`.
 pub(super) fn minimise<const K: usize, F: Form<K>>(
     points: LogPoints<'_>,
-    start: [f64; K],
-    max_passes: usize,
+    mut theta: [f64; K],
+    start: Start,
 ) -> Minimum<K> {
-    let mut theta = start;
     let mut here = expand::<K, F>(points, &theta);
-    let mut damping = 1.0_f64;
+    let mut damping = match start {
+        Start::Cold => 1.0_f64,
+        Start::Warm => 0.01,
+    };
     let mut converged = false;
     let mut passes = 1;
     loop {
@@ -132,7 +146,7 @@ pub(super) fn minimise<const K: usize, F: Form<K>>(
             converged = true;
             break;
         }
-        if passes >= max_passes || damping > MAX_DAMPING {
+        if passes >= MAX_PASSES || damping > MAX_DAMPING {
             break;
         }
         let (Some(step), Some(predicted)) = (step, predicted) else {

@@ -162,6 +162,8 @@ impl TrainRun<'_> {
             if epoch_data.as_ref().is_none_or(|(held, ..)| *held != epoch) {
                 let examples = self.source.epoch(epoch)?;
                 let lengths: Vec<usize> = examples.iter().map(num_tokens).collect();
+                // Before the first step, not in the middle of the night.
+                model.check_length(lengths.iter().copied().max().unwrap_or(0))?;
                 let order = batch::batches(&lengths, options.batch_size, self.seed, epoch);
                 epoch_data = Some((epoch, examples, order));
             }

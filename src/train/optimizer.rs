@@ -53,7 +53,7 @@ impl Gradients {
 
     /// Euclidean norm over all parameters, summed in the order of their names.
     pub(super) fn norm(&self) -> f64 {
-        let sum: f64 = self.by_name.values().map(|g| kernels::squared_norm(g)).sum();
+        let sum: f64 = self.by_name.values().map(kernels::squared_norm).sum();
         sum.sqrt()
     }
 }

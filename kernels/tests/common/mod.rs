@@ -64,16 +64,16 @@ pub fn assert_close(name: &str, found: &[f32], expected: &[f32], tolerance: f32)
     }
 }
 
-/// Runs `work` in pools of one, two and three threads, ten times each, and checks that all bits
+/// Runs `work` in pools of one, two and three threads, `runs` times each, and checks that all bits
 /// agree.
-pub fn assert_deterministic(name: &str, work: impl Fn() -> Vec<u32> + Sync) {
+pub fn assert_deterministic(name: &str, runs: usize, work: impl Fn() -> Vec<u32> + Sync) {
     let first = work();
     for threads in [1, 2, 3] {
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .build()
             .expect("a small pool");
-        for run in 0..10 {
+        for run in 0..runs {
             let again = pool.install(&work);
             assert!(
                 again == first,

@@ -8,13 +8,11 @@
 
 use std::borrow::Cow;
 
+use hashbrown::HashMap;
 use rand::{Rng, RngExt};
 
 use super::lexicon::{pick_zipf, zipf};
 use super::names::capital;
-
-/// Fewest and most words of a passage.
-pub(super) const WORDS: std::ops::RangeInclusive<usize> = 60..=100;
 
 /// Most words before repeated names stand for their one-word marks.
 const MOST_BEFORE_NAMES: usize = 86;
@@ -25,21 +23,17 @@ const POSSESSIVE: char = '\u{2}';
 
 /// Values of an entity by slot name.
 #[derive(Default)]
-pub(super) struct Slots<'a>(Vec<(&'static str, Cow<'a, str>)>);
+pub(super) struct Slots<'a>(HashMap<&'static str, Cow<'a, str>>);
 
 impl<'a> Slots<'a> {
     /// Gives `slot` its value; a second value replaces the first.
     pub(super) fn set(&mut self, slot: &'static str, value: impl Into<Cow<'a, str>>) {
-        let value = value.into();
-        match self.0.iter_mut().find(|(name, _)| *name == slot) {
-            Some(entry) => entry.1 = value,
-            None => self.0.push((slot, value)),
-        }
+        self.0.insert(slot, value.into());
     }
 
     /// The value of `slot`.
     pub(super) fn get(&self, slot: &str) -> Option<&str> {
-        self.0.iter().find(|(name, _)| *name == slot).map(|(_, value)| value.as_ref())
+        self.0.get(slot).map(AsRef::as_ref)
     }
 }
 
@@ -93,12 +87,19 @@ impl Grammar {
     /// Parses a template file, which is part of the program: a fault in it is a panic in the tests.
     pub(super) fn parse(source: &'static str) -> Self {
         let mut facts: Vec<Fact> = Vec::new();
-        for line in source.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        for line in source
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty())
+        {
             let (mark, rest) = line.split_at(1);
             let rest = rest.trim();
             let question = || {
                 let (text, answer) = rest.rsplit_once('|').expect("a question names its answer");
-                Question { template: Template::parse(text.trim()), answer: answer.trim() }
+                Question {
+                    template: Template::parse(text.trim()),
+                    answer: answer.trim(),
+                }
             };
             match (mark, facts.last_mut()) {
                 ("#", _) => {}
@@ -106,18 +107,27 @@ impl Grammar {
                 ("?", Some(fact)) => fact.training.push(question()),
                 ("!", Some(fact)) => fact.held_out.push(question()),
                 _ => {
-                    let mut words = line.strip_prefix("fact ").expect("a line of a template file").split(' ');
+                    let mut words = line
+                        .strip_prefix("fact ")
+                        .expect("a line of a template file")
+                        .split(' ');
                     let name = words.next().expect("a fact has a name");
                     let weight = words.next().map_or(1.0, |w| w.parse().expect("a weight"));
                     let (statements, training, held_out) = (Vec::new(), Vec::new(), Vec::new());
-                    facts.push(Fact { name, weight, statements, training, held_out });
+                    facts.push(Fact {
+                        name,
+                        weight,
+                        statements,
+                        training,
+                        held_out,
+                    });
                 }
             }
         }
         Self { facts }
     }
 
-    /// A passage of [`WORDS`] words about the entity of `slots`.
+    /// A passage of 60 to 100 words about the entity of `slots`.
     ///
     /// Slots `name` (first mention), `again` and `short` (later ones), `he` and `his` make the subject.
     pub(super) fn passage(&self, slots: &Slots, rng: &mut impl Rng) -> Body {
@@ -154,7 +164,10 @@ impl Grammar {
             }
             subjects.fill(sentence, rng, &mut text);
         }
-        Body { text, facts: chosen.iter().map(|(i, _)| *i).collect() }
+        Body {
+            text,
+            facts: chosen.iter().map(|(i, _)| *i).collect(),
+        }
     }
 
     /// Up to `count` different questions that `body` answers, in the training phrasings or the
@@ -170,12 +183,18 @@ impl Grammar {
         let mut by_fact: Vec<(f64, Vec<(&Question, &'static str)>)> = Vec::new();
         for &i in &body.facts {
             let fact = &self.facts[i];
-            let pool = if held_out { &fact.held_out } else { &fact.training };
+            let pool = if held_out {
+                &fact.held_out
+            } else {
+                &fact.training
+            };
             let mut open: Vec<(&Question, &'static str)> = pool
                 .iter()
                 .filter(|question| {
                     question.template.fits(slots)
-                        && slots.get(question.answer).is_some_and(|answer| contains_answer(&body.text, answer))
+                        && slots
+                            .get(question.answer)
+                            .is_some_and(|answer| contains_answer(&body.text, answer))
                 })
                 .map(|question| (question, fact.name))
                 .collect();
@@ -189,11 +208,13 @@ impl Grammar {
             by_fact.push((priority, open));
         }
         by_fact.sort_by(|a, b| a.0.total_cmp(&b.0));
-        
+
         let mut asked: Vec<Asked> = Vec::with_capacity(count);
         while asked.len() < count && by_fact.iter().any(|(_, open)| !open.is_empty()) {
             for (_, open) in &mut by_fact {
-                let Some((question, fact)) = open.pop() else { continue };
+                let Some((question, fact)) = open.pop() else {
+                    continue;
+                };
                 let text = capital(&question.template.render(slots, rng));
                 let answer = slots.get(question.answer).unwrap_or_default().to_owned();
                 if asked.iter().all(|other| other.text != text) && asked.len() < count {
@@ -233,7 +254,12 @@ struct Subjects<'s> {
 impl<'s> Subjects<'s> {
     fn new(slots: &'s Slots<'s>) -> Self {
         let long = slots.get("again").unwrap_or_default().split(' ').count() > 3;
-        Self { slots, names_left: if long { 1 } else { 3 }, long, just_named: true }
+        Self {
+            slots,
+            names_left: if long { 1 } else { 3 },
+            long,
+            just_named: true,
+        }
     }
 
     /// Appends `sentence` with its subject marks replaced.
@@ -252,8 +278,14 @@ impl<'s> Subjects<'s> {
             4..7 if can_name => slot("again"),
             _ => slot("short"),
         };
-        let possessive = if roll < 4 { slot("his").to_owned() } else { format!("{name}'s") };
-        let text = sentence.replace(SUBJECT, name).replace(POSSESSIVE, &possessive);
+        let possessive = if roll < 4 {
+            slot("his").to_owned()
+        } else {
+            format!("{name}'s")
+        };
+        let text = sentence
+            .replace(SUBJECT, name)
+            .replace(POSSESSIVE, &possessive);
         self.just_named = name == slot("again");
         self.names_left -= usize::from(self.just_named && self.names_left > 0);
         out.push_str(&if at == 0 { capital(&text) } else { text });
@@ -286,7 +318,11 @@ fn parse_parts(text: &'static str) -> Vec<Part> {
         if at > 0 {
             parts.push(Part::Text(&rest[..at]));
         }
-        let closing = if rest[at..].starts_with('{') { '}' } else { ']' };
+        let closing = if rest[at..].starts_with('{') {
+            '}'
+        } else {
+            ']'
+        };
         let end = at + rest[at..].find(closing).expect("every bracket closes");
         let inside = &rest[at + 1..end];
         parts.push(match (closing, inside) {
@@ -310,7 +346,9 @@ fn collect_slots(parts: &[Part], slots: &mut Vec<&'static str>) {
     for part in parts {
         match part {
             Part::Slot(slot) | Part::Article(slot) => slots.push(slot),
-            Part::Choice(choices) => choices.iter().for_each(|choice| collect_slots(choice, slots)),
+            Part::Choice(choices) => choices
+                .iter()
+                .for_each(|choice| collect_slots(choice, slots)),
             Part::Text(_) | Part::Subject | Part::Possessive => {}
         }
     }
@@ -328,7 +366,9 @@ fn render_parts(parts: &[Part], slots: &Slots, rng: &mut impl Rng, out: &mut Str
             }
             Part::Subject => out.push(SUBJECT),
             Part::Possessive => out.push(POSSESSIVE),
-            Part::Choice(choices) => render_parts(&choices[zipf(choices.len(), rng)], slots, rng, out),
+            Part::Choice(choices) => {
+                render_parts(&choices[zipf(choices.len(), rng)], slots, rng, out)
+            }
         }
     }
 }
@@ -336,8 +376,14 @@ fn render_parts(parts: &[Part], slots: &Slots, rng: &mut impl Rng, out: &mut Str
 /// "a " or "an ", by the sound the word begins with.
 fn article(word: &str) -> &'static str {
     let lower = word.to_ascii_lowercase();
-    let spoken_consonant = ["uni", "eu", "one ", "use", "ur"].iter().any(|start| lower.starts_with(start));
-    if !spoken_consonant && lower.starts_with(['a', 'e', 'i', 'o', 'u']) { "an " } else { "a " }
+    let spoken_consonant = ["uni", "eu", "one ", "use", "ur"]
+        .iter()
+        .any(|start| lower.starts_with(start));
+    if !spoken_consonant && lower.starts_with(['a', 'e', 'i', 'o', 'u']) {
+        "an "
+    } else {
+        "a "
+    }
 }
 
 #[cfg(test)]
@@ -356,13 +402,19 @@ pub(super) mod tests {
                     };
                     texts = texts
                         .iter()
-                        .flat_map(|text| endings.iter().map(move |ending| format!("{text}{ending}")))
+                        .flat_map(|text| {
+                            endings.iter().map(move |ending| format!("{text}{ending}"))
+                        })
                         .collect();
                 }
                 texts
             };
             let pool = |fact: &'_ Fact| -> Vec<String> {
-                let questions = if held_out { &fact.held_out } else { &fact.training };
+                let questions = if held_out {
+                    &fact.held_out
+                } else {
+                    &fact.training
+                };
                 questions.iter().flat_map(spread).collect()
             };
             self.facts.iter().flat_map(pool).collect()
@@ -370,13 +422,20 @@ pub(super) mod tests {
 
         /// Facts that have questions.
         pub(in super::super) fn asked_facts(&self) -> Vec<&'static str> {
-            self.facts.iter().filter(|fact| !fact.training.is_empty()).map(|fact| fact.name).collect()
+            self.facts
+                .iter()
+                .filter(|fact| !fact.training.is_empty())
+                .map(|fact| fact.name)
+                .collect()
         }
 
         /// (fact, has both kinds of question or neither).
         pub(in super::super) fn balance(&self) -> Vec<(&'static str, bool)> {
             let balanced = |fact: &Fact| fact.training.is_empty() == fact.held_out.is_empty();
-            self.facts.iter().map(|fact| (fact.name, balanced(fact) && !fact.statements.is_empty())).collect()
+            self.facts
+                .iter()
+                .map(|fact| (fact.name, balanced(fact) && !fact.statements.is_empty()))
+                .collect()
         }
     }
 
@@ -428,9 +487,19 @@ fact river 2
         let body = grammar.passage(&slots, &mut rng);
         assert_eq!(body.text, "Velmora is an old town in Teshara.");
         slots.set("river", "Osk");
-        let texts: Vec<String> = (0..50).map(|_| grammar.passage(&slots, &mut rng).text).collect();
-        assert!(texts.iter().any(|text| text.ends_with("Its river is the Osk.")));
-        assert!(texts.iter().any(|text| text.ends_with("The town's river has long been the Osk.")));
+        let texts: Vec<String> = (0..50)
+            .map(|_| grammar.passage(&slots, &mut rng).text)
+            .collect();
+        assert!(
+            texts
+                .iter()
+                .any(|text| text.ends_with("Its river is the Osk."))
+        );
+        assert!(
+            texts
+                .iter()
+                .any(|text| text.ends_with("The town's river has long been the Osk."))
+        );
     }
 
     #[test]
@@ -441,14 +510,23 @@ fact river 2
         slots.set("river", "Osk");
         let body = grammar.passage(&slots, &mut rng);
         let asked = grammar.questions(&body, &slots, false, 9, &mut rng);
-        let mut texts: Vec<&str> = asked.iter().map(|question| question.text.as_str()).collect();
+        let mut texts: Vec<&str> = asked
+            .iter()
+            .map(|question| question.text.as_str())
+            .collect();
         texts.sort_unstable();
-        assert_eq!(texts, ["Where is Velmora?", "Which river runs through Velmora?"]);
+        assert_eq!(
+            texts,
+            ["Where is Velmora?", "Which river runs through Velmora?"]
+        );
         assert_eq!(grammar.questions(&body, &slots, true, 1, &mut rng).len(), 1);
     }
 
     #[test]
     fn articles_follow_the_sound() {
-        assert_eq!([article("opera"), article("town"), article("university")], ["an ", "a ", "a "]);
+        assert_eq!(
+            [article("opera"), article("town"), article("university")],
+            ["an ", "a ", "a "]
+        );
     }
 }

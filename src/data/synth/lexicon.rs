@@ -57,7 +57,12 @@ static OCCUPATIONS: LazyLock<Vec<Occupation>> = LazyLock::new(|| {
                 "scholarship" => Some(WorkClass::Scholarship),
                 _ => None,
             };
-            Occupation { name: parts[0], field: parts[1], works, specialities: items(parts[3], ';') }
+            Occupation {
+                name: parts[0],
+                field: parts[1],
+                works,
+                specialities: items(parts[3], ';'),
+            }
         })
         .collect()
 });
@@ -78,7 +83,9 @@ static THEMES: LazyLock<Vec<Theme>> = LazyLock::new(|| {
 
 /// The list called `name`; the word files are part of the program, so every name used exists.
 pub(super) fn list(name: &str) -> &'static [&'static str] {
-    LISTS.get(name).unwrap_or_else(|| panic!("the word list {name} is in lexicon.txt"))
+    LISTS
+        .get(name)
+        .unwrap_or_else(|| panic!("the word list {name} is in lexicon.txt"))
 }
 
 /// All occupations, most frequent first.
@@ -92,11 +99,16 @@ pub(super) fn themes() -> &'static [Theme] {
 }
 
 fn content(text: &'static str) -> impl Iterator<Item = &'static str> {
-    text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'))
+    text.lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
 }
 
 fn items(line: &'static str, separator: char) -> Vec<&'static str> {
-    line.split(separator).map(str::trim).filter(|item| !item.is_empty()).collect()
+    line.split(separator)
+        .map(str::trim)
+        .filter(|item| !item.is_empty())
+        .collect()
 }
 
 /// An index below `n` with P(i) roughly proportional to 1 / (i + 1): the integer part of
@@ -131,7 +143,11 @@ mod tests {
         }
         assert!(occupations().iter().all(|o| o.specialities.len() >= 5));
         assert_eq!(themes().len(), 16);
-        assert!(themes().iter().all(|t| t.nouns.len() == 16 && t.adjectives.len() == 10 && t.subjects.len() == 7));
+        assert!(
+            themes()
+                .iter()
+                .all(|t| t.nouns.len() == 16 && t.adjectives.len() == 10 && t.subjects.len() == 7)
+        );
     }
 
     #[test]

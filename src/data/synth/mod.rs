@@ -26,7 +26,7 @@ use hashbrown::HashSet;
 use rand::RngExt;
 use rand::seq::SliceRandom;
 use rayon::prelude::*;
-use serde_json::json;
+use serde::Serialize;
 use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -90,7 +90,11 @@ pub struct SynthOptions {
 
 impl Default for SynthOptions {
     fn default() -> Self {
-        Self { passages: 10_000, queries_per_passage: 4, seed: 0 }
+        Self {
+            passages: 10_000,
+            queries_per_passage: 4,
+            seed: 0,
+        }
     }
 }
 
@@ -149,20 +153,41 @@ pub fn generate(
     out: &Path,
     progress: &mut dyn FnMut(usize),
 ) -> Result<SynthCounts, SynthError> {
-    check("passages", options.passages, 200..=5_000_000, "200 to 5000000")?;
-    check("queries per passage", options.queries_per_passage, 1..=16, "1 to 16")?;
-    let write_error = |path: &Path, source| SynthError::Write { path: path.to_path_buf(), source };
+    check(
+        "passages",
+        options.passages,
+        200..=5_000_000,
+        "200 to 5000000",
+    )?;
+    check(
+        "queries per passage",
+        options.queries_per_passage,
+        1..=16,
+        "1 to 16",
+    )?;
+    let write_error = |path: &Path, source| SynthError::Write {
+        path: path.to_path_buf(),
+        source,
+    };
     if out.exists() {
         let mut entries = fs::read_dir(out).map_err(|source| write_error(out, source))?;
         if entries.next().is_some() {
-            return Err(SynthError::NotEmpty { path: out.to_path_buf() });
+            return Err(SynthError::NotEmpty {
+                path: out.to_path_buf(),
+            });
         }
     }
     let name = out.file_name().ok_or_else(|| {
-        write_error(out, io::Error::new(io::ErrorKind::InvalidInput, "the path names no folder"))
+        write_error(
+            out,
+            io::Error::new(io::ErrorKind::InvalidInput, "the path names no folder"),
+        )
     })?;
-    let temporary =
-        out.with_file_name(format!(".{}.tmp-{}", name.to_string_lossy(), std::process::id()));
+    let temporary = out.with_file_name(format!(
+        ".{}.tmp-{}",
+        name.to_string_lossy(),
+        std::process::id()
+    ));
     let result = write_folder(options, &temporary, progress).and_then(|counts| {
         fs::rename(&temporary, out)?;
         atomic_file::sync_folder(out)?;
@@ -181,7 +206,15 @@ fn check(
     range: std::ops::RangeInclusive<usize>,
     expected: &'static str,
 ) -> Result<(), SynthError> {
-    if range.contains(&value) { Ok(()) } else { Err(SynthError::OutOfRange { name, value, expected }) }
+    if range.contains(&value) {
+        Ok(())
+    } else {
+        Err(SynthError::OutOfRange {
+            name,
+            value,
+            expected,
+        })
+    }
 }
 
 fn write_folder(
@@ -191,7 +224,10 @@ fn write_folder(
 ) -> io::Result<SynthCounts> {
     fs::create_dir_all(folder.join("qrels"))?;
     let create = |name: &str| -> io::Result<BufWriter<File>> {
-        Ok(BufWriter::with_capacity(1 << 20, File::create(folder.join(name))?))
+        Ok(BufWriter::with_capacity(
+            1 << 20,
+            File::create(folder.join(name))?,
+        ))
     };
     let mut corpus = create("corpus.jsonl")?;
     let mut queries = create("queries.jsonl")?;
@@ -205,28 +241,80 @@ fn write_folder(
     each_page(options, &mut |page| {
         let id = format!("d{}", counts.passages);
         counts.passages += 1;
-        let passage = json!({
-            "_id": id, "title": page.title, "text": page.text,
-            "metadata": {"kind": page.kind.name(), "region": page.region}
-        });
-        writeln!(corpus, "{passage}")?;
+        write_line(
+            &mut corpus,
+            &PassageLine {
+                _id: &id,
+                title: &page.title,
+                text: &page.text,
+                metadata: PassageMetadata {
+                    kind: page.kind.name(),
+                    region: &page.region,
+                },
+            },
+        )?;
         for (split, asked) in &page.questions {
             let query_id = format!("q{}", counts.queries.iter().sum::<usize>());
             counts.queries[*split as usize] += 1;
-            let query = json!({
-                "_id": query_id, "text": asked.text,
-                "metadata": {"answers": [asked.answer], "fact": format!("{}.{}", page.kind.name(), asked.fact)}
-            });
-            writeln!(queries, "{query}")?;
+            let metadata = QueryMetadata {
+                answers: [&asked.answer],
+                kind: page.kind.name(),
+                fact: asked.fact,
+            };
+            write_line(
+                &mut queries,
+                &QueryLine {
+                    _id: &query_id,
+                    text: &asked.text,
+                    metadata,
+                },
+            )?;
             writeln!(qrels[*split as usize], "{query_id}\t{id}\t1")?;
         }
         progress(counts.passages);
         Ok(())
     })?;
     for file in qrels.into_iter().chain([corpus, queries]) {
-        file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+        file.into_inner()
+            .map_err(io::IntoInnerError::into_error)?
+            .sync_all()?;
     }
     Ok(counts)
+}
+
+#[derive(Serialize)]
+struct PassageLine<'a> {
+    _id: &'a str,
+    title: &'a str,
+    text: &'a str,
+    metadata: PassageMetadata<'a>,
+}
+
+#[derive(Serialize)]
+struct PassageMetadata<'a> {
+    kind: &'a str,
+    region: &'a str,
+}
+
+#[derive(Serialize)]
+struct QueryLine<'a> {
+    _id: &'a str,
+    text: &'a str,
+    metadata: QueryMetadata<'a>,
+}
+
+#[derive(Serialize)]
+struct QueryMetadata<'a> {
+    answers: [&'a str; 1],
+    /// Kind of the passage.
+    kind: &'a str,
+    /// Fact of the template file that is asked for.
+    fact: &'a str,
+}
+
+fn write_line(out: &mut impl Write, line: &impl Serialize) -> io::Result<()> {
+    serde_json::to_writer(&mut *out, line)?;
+    out.write_all(b"\n")
 }
 
 /// A passage with its final questions.
@@ -244,7 +332,10 @@ fn each_page(
     visit: &mut dyn FnMut(Finished) -> io::Result<()>,
 ) -> io::Result<()> {
     let world = World::new(options.seed, options.passages);
-    let grammars: Vec<Grammar> = Kind::ALL.iter().map(|kind| Grammar::parse(kind.templates())).collect();
+    let grammars: Vec<Grammar> = Kind::ALL
+        .iter()
+        .map(|kind| Grammar::parse(kind.templates()))
+        .collect();
     let mut order: Vec<Entity> = world.entities();
     order.shuffle(&mut rng::stream(options.seed, "synth-order", &[]));
     let unseen = nested_subset(options.seed, order.len(), UNSEEN);
@@ -293,7 +384,10 @@ fn page(
         wanted
     };
     wanted.sort_by_key(|split| *split as usize);
-    let for_training = wanted.iter().filter(|split| **split == Split::Train).count();
+    let for_training = wanted
+        .iter()
+        .filter(|split| **split == Split::Train)
+        .count();
     let mut ask = |held_out: bool, count: usize| match count {
         0 => Vec::new(),
         count => grammar.questions(&body, &slots, held_out, count + 3, &mut rng),
@@ -312,16 +406,27 @@ fn page(
 impl Page {
     /// Gives every wanted split a question that no passage before has asked.
     fn finish(self, asked_before: &mut HashSet<u64>) -> Finished {
-        let mut fresh = |asked: &Asked| asked_before.insert(xxh3_64(asked.text.to_lowercase().as_bytes()));
+        let mut fresh =
+            |asked: &Asked| asked_before.insert(xxh3_64(asked.text.to_lowercase().as_bytes()));
         let (mut training, mut held_out) = (self.training.into_iter(), self.held_out.into_iter());
         let mut questions = Vec::with_capacity(self.wanted.len());
         for split in self.wanted {
-            let pool = if split == Split::Train { &mut training } else { &mut held_out };
+            let pool = if split == Split::Train {
+                &mut training
+            } else {
+                &mut held_out
+            };
             if let Some(asked) = pool.find(&mut fresh) {
                 questions.push((split, asked));
             }
         }
-        Finished { title: self.title, text: self.text, kind: self.kind, region: self.region, questions }
+        Finished {
+            title: self.title,
+            text: self.text,
+            kind: self.kind,
+            region: self.region,
+            questions,
+        }
     }
 }
 

@@ -36,7 +36,11 @@ pub(super) enum NameKind {
 
 /// All cultures, in the order of their file.
 pub(super) fn cultures() -> Vec<Culture> {
-    include_str!("words/cultures.txt").split("\n[").skip(1).map(Culture::parse).collect()
+    include_str!("words/cultures.txt")
+        .split("\n[")
+        .skip(1)
+        .map(Culture::parse)
+        .collect()
 }
 
 impl Culture {
@@ -48,7 +52,10 @@ impl Culture {
                 .unwrap_or_default()
                 .trim();
             let separator = if line.contains('*') { ';' } else { ' ' };
-            line.split(separator).map(str::trim).filter(|part| !part.is_empty() && *part != "-").collect()
+            line.split(separator)
+                .map(str::trim)
+                .filter(|part| !part.is_empty() && *part != "-")
+                .collect()
         };
         Self {
             onsets: list("onset"),
@@ -87,7 +94,7 @@ impl Culture {
         let stem = self.stem(two, rng);
         match suffix.split_once('*') {
             Some((before, "")) if before.ends_with(' ') => format!("{before}{}", capital(&stem)),
-            Some((before, after)) if before.is_empty() => capital(&join(&stem, after)),
+            Some(("", after)) => capital(&join(&stem, after)),
             Some((before, after)) if before.ends_with(' ') => {
                 format!("{before}{}", capital(&join(&stem, after)))
             }
@@ -101,7 +108,11 @@ impl Culture {
         match self.adjective {
             "+" => region.to_owned(),
             ending => {
-                let stem = if ending == "n" { region } else { region.trim_end_matches(is_vowel) };
+                let stem = if ending == "n" {
+                    region
+                } else {
+                    region.trim_end_matches(is_vowel)
+                };
                 join(stem, ending)
             }
         }
@@ -178,7 +189,10 @@ mod tests {
                 for _ in 0..50 {
                     let name = culture.name(kind, &mut rng);
                     assert!(name.len() >= 3 && name.is_ascii(), "{name:?}");
-                    assert!(name.starts_with(|c: char| c.is_ascii_uppercase()), "{name:?}");
+                    assert!(
+                        name.starts_with(|c: char| c.is_ascii_uppercase()),
+                        "{name:?}"
+                    );
                     assert!(!name.contains('*') && !name.contains('-'), "{name:?}");
                 }
             }

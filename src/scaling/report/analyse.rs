@@ -366,31 +366,42 @@ pub fn answer(
     let (fitted, unseen) = (split(true), split(false));
     let rows = pick(&fitted);
     let mut candidates = Vec::new();
-    let mut fits: Vec<Fit> = Vec::new();
+    let mut fits: Vec<(Fit, Option<f64>)> = Vec::new();
     for &law in laws {
-        let (mut aicc, mut rmse_log, mut refused) = (None, None, None);
+        let mut candidate = Candidate {
+            law,
+            aicc: None,
+            rmse_log: None,
+            left_out_error: None,
+            refused: None,
+        };
         match fit(law, &rows, &options.search) {
             Ok(fit) => {
-                (aicc, rmse_log) = (fit.aicc, Some(fit.rmse_log));
-                fits.push(fit);
+                candidate.aicc = fit.aicc;
+                candidate.rmse_log = Some(fit.rmse_log);
+                candidate.left_out_error = left_out_error(&fit, &rows);
+                fits.push((fit, candidate.left_out_error));
             }
             Err(error @ (ScalingError::TooFewRows { .. } | ScalingError::TooFewLevels { .. })) => {
-                refused = Some(error.to_string());
+                candidate.refused = Some(error.to_string());
             }
             Err(error) => return Err(error),
         }
-        candidates.push(Candidate {
-            law,
-            aicc,
-            rmse_log,
-            refused,
-        });
+        candidates.push(candidate);
     }
-    // Without AICc (n <= k + 2) the form with fewer parameters is the one to believe.
-    let preferred = fits.into_iter().min_by(|a, b| match (a.aicc, b.aicc) {
-        (Some(a), Some(b)) => a.total_cmp(&b),
-        _ => a.k.cmp(&b.k),
-    });
+    let by_aicc = fits.iter().all(|(fit, _)| fit.aicc.is_some());
+    let by_left_out = fits.iter().all(|(_, error)| error.is_some());
+    let key = |(fit, error): &(Fit, Option<f64>)| match (by_aicc, by_left_out) {
+        (true, _) => fit.aicc,
+        (false, true) => *error,
+        (false, false) => Some(fit.k as f64),
+    };
+    let order = |a: &_, b: &_| {
+        key(a)
+            .partial_cmp(&key(b))
+            .unwrap_or(std::cmp::Ordering::Equal)
+    };
+    let preferred = fits.into_iter().min_by(order).map(|(fit, _)| fit);
     let preferred = match preferred {
         None => None,
         Some(fit) => {
@@ -417,6 +428,16 @@ pub fn answer(
         candidates,
         answer: preferred,
     })
+}
+
+/// Mean |error| at left-out levels of the first input, if the rest determines the law every time.
+fn left_out_error(fit: &Fit, rows: &[Observation]) -> Option<f64> {
+    let left = leave_one_level_out(fit, rows, 0);
+    let errors: Option<Vec<f64>> = left
+        .iter()
+        .map(|level| level.mean_error.map(f64::abs))
+        .collect();
+    errors.map(|errors| errors.iter().sum::<f64>() / errors.len() as f64)
 }
 
 fn law_report(

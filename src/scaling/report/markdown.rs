@@ -187,8 +187,11 @@ impl Section {
 
 fn write_section(out: &mut String, section: &Section) -> std::fmt::Result {
     writeln!(out, "## {}\n", section.title)?;
-    writeln!(out, "| form | formula | k | AICc | RMSE of ln L | |")?;
-    writeln!(out, "|---|---|---|---|---|---|")?;
+    writeln!(
+        out,
+        "| form | formula | k | AICc | RMSE of ln L | error left out | |"
+    )?;
+    writeln!(out, "|---|---|---|---|---|---|---|")?;
     for candidate in &section.candidates {
         let chosen = section
             .answer
@@ -196,12 +199,15 @@ fn write_section(out: &mut String, section: &Section) -> std::fmt::Result {
             .is_some_and(|a| a.fit.law == candidate.law);
         writeln!(
             out,
-            "| {} | `{}` | {} | {} | {} | {} |",
+            "| {} | `{}` | {} | {} | {} | {} | {} |",
             candidate.law.name(),
             candidate.law.formula(&section.symbols),
             candidate.law.num_params(),
             optional(candidate.aicc),
             optional(candidate.rmse_log),
+            candidate
+                .left_out_error
+                .map_or_else(|| "n/a".into(), percent),
             candidate
                 .refused
                 .as_deref()

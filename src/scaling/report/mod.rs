@@ -155,6 +155,9 @@ pub struct Candidate {
     pub aicc: Option<f64>,
     /// Root mean square of ln L^ - ln L, where it could be fitted.
     pub rmse_log: Option<f64>,
+    /// Mean |relative error| at the levels of the first input when each is left out in turn, where the rest
+    /// always determines the law.
+    pub left_out_error: Option<f64>,
     /// Why it could not be fitted.
     pub refused: Option<String>,
 }
@@ -205,7 +208,8 @@ pub struct Section {
     pub points: Vec<Point>,
     /// The forms tried.
     pub candidates: Vec<Candidate>,
-    /// The preferred one, unless all were refused.
+    /// The preferred one, unless all were refused: by AICc, else (n too small for it) by left-out error, else
+    /// the one with fewer parameters.
     pub answer: Option<LawReport>,
 }
 

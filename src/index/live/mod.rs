@@ -1,0 +1,466 @@
+//! An index of a corpus that changes: passages are added and deleted without building it anew.
+//!
+//! A folder of immutable index files (*segments*) and a manifest that names them. Adding writes a
+//! segment of the new passages. Deleting writes an index of all deleted passages (the *shadow*),
+//! whose counts are subtracted, so that what occurs only in deleted passages is never generated and
+//! every count is exact. An n-gram stands at one place per segment; its continuations are the union.
+//! Where only one segment has it, nothing is copied, as in a single file. There are at most
+//! [`MAX_SEGMENTS`] segments: adding merges the two smallest neighbours when there would be more.
+//!
+//! A change becomes visible when the manifest is replaced, in one step; a crash before leaves the old
+//! index and files that the next writer removes. Readers keep what they opened. One writer at a time
+//! holds a lock, which the system releases when the process ends. A merge renumbers the passages.
+
+mod manifest;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::io::ErrorKind;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use hashbrown::HashSet;
+use serde::Serialize;
+
+use super::error::IndexError;
+use super::ngram::{IndexStats, NgramIndex, State, child_of_node};
+use super::{Continuations, Field, Occurrence, SharedRow, StoredRow, SubstringIndex};
+use crate::types::{PassageIdx, TokenId};
+use manifest::{MANIFEST, Manifest};
+
+pub use writer::LiveWriter;
+
+/// Segments of a live index, at most.
+pub const MAX_SEGMENTS: usize = 3;
+/// Segments and shadow.
+const MAX_PARTS: usize = MAX_SEGMENTS + 1;
+const SHADOW: usize = MAX_SEGMENTS;
+/// How often opening starts again because a writer replaced the files meanwhile.
+const OPEN_TRIES: usize = 20;
+
+/// An index whose passages can be added and deleted; see the [module](super::live).
+///
+/// Deleted passages keep their ordinal until a merge: they have no tokens and occur nowhere.
+#[derive(Clone)]
+pub struct LiveIndex {
+    segments: Vec<Segment>,
+    shadow: Option<NgramIndex>,
+    num_passages: usize,
+    max_ngram_tokens: usize,
+    vocab_size: usize,
+    tokenizer: Tokenizer,
+}
+
+#[derive(Clone)]
+struct Segment {
+    index: NgramIndex,
+    /// Ordinal of its first passage.
+    first: usize,
+    /// Ordinals inside the segment.
+    deleted: HashSet<u32>,
+}
+
+#[derive(Clone)]
+struct Tokenizer {
+    path: PathBuf,
+    fingerprint: u64,
+    hint: String,
+}
+
+/// Where an n-gram stands in a [`LiveIndex`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LiveState([Option<State>; MAX_PARTS]);
+
+/// Size and shape of a live index.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct LiveStats {
+    /// Passages that can be found.
+    pub num_passages: usize,
+    /// Passages that are deleted and still in a segment.
+    pub deleted_passages: usize,
+    /// The segments.
+    pub segments: Vec<IndexStats>,
+}
+
+impl LiveIndex {
+    /// Opens the bodies of the index at `path`: a folder, or a single file, which cannot change.
+    ///
+    /// # Errors
+    /// [`IndexError`] as for [`NgramIndex::open`], for the manifest or any file it names.
+    pub fn open(path: &Path) -> Result<Self, IndexError> {
+        if !path.is_dir() {
+            return Ok(Self::from(NgramIndex::open(path)?));
+        }
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let opened = Manifest::read(path).and_then(|manifest| Self::assemble(path, &manifest));
+            match opened {
+                // A writer has replaced the files that the manifest named a moment ago.
+                Err(IndexError::Io {
+                    path: file, source, ..
+                }) if source.kind() == ErrorKind::NotFound
+                    && !file.ends_with(MANIFEST)
+                    && tries < OPEN_TRIES => {}
+                opened => return opened,
+            }
+        }
+    }
+
+    fn assemble(folder: &Path, manifest: &Manifest) -> Result<Self, IndexError> {
+        let path = folder.join(MANIFEST);
+        let damaged = |what: &str| IndexError::damaged(&path, what);
+        let fingerprint = u64::from_str_radix(&manifest.tokenizer, 16)
+            .map_err(|_| damaged("the tokenizer's fingerprint is not hexadecimal"))?;
+        if manifest.segments.len() > MAX_SEGMENTS {
+            return Err(damaged("too many segments"));
+        }
+        let open = |file: &str| -> Result<NgramIndex, IndexError> {
+            let index = NgramIndex::open(&folder.join(file))?;
+            index.check_tokenizer(fingerprint)?;
+            let fits = index.vocab_size() == manifest.vocab_size
+                && index.max_ngram_tokens() == manifest.options.max_ngram_tokens;
+            if fits {
+                Ok(index)
+            } else {
+                Err(damaged("a segment was built with other options"))
+            }
+        };
+        let mut segments = vec![];
+        let (mut first, mut num_deleted) = (0, 0);
+        for entry in &manifest.segments {
+            let index = open(&entry.file)?;
+            let increasing = entry.deleted.is_sorted_by(|a, b| a < b);
+            let inside = entry
+                .deleted
+                .last()
+                .is_none_or(|&d| (d as usize) < index.num_passages());
+            if !(increasing && inside) {
+                return Err(damaged(
+                    "a list of deleted passages does not fit its segment",
+                ));
+            }
+            let deleted: HashSet<u32> = entry.deleted.iter().copied().collect();
+            num_deleted += deleted.len();
+            let num_passages = index.num_passages();
+            segments.push(Segment {
+                index,
+                first,
+                deleted,
+            });
+            first += num_passages;
+        }
+        let shadow = manifest.shadow.as_deref().map(open).transpose()?;
+        if shadow.as_ref().map_or(0, |shadow| shadow.num_passages()) != num_deleted {
+            return Err(damaged(
+                "the index of deleted passages does not fit the segments",
+            ));
+        }
+        Ok(Self {
+            segments,
+            shadow,
+            num_passages: first,
+            max_ngram_tokens: manifest.options.max_ngram_tokens,
+            vocab_size: manifest.vocab_size,
+            tokenizer: Tokenizer {
+                path: folder.into(),
+                fingerprint,
+                hint: manifest.tokenizer_hint.clone(),
+            },
+        })
+    }
+
+    /// The same index for the n-grams of another field.
+    pub fn with_field(&self, field: Field) -> Self {
+        let mut other = self.clone();
+        for segment in &mut other.segments {
+            segment.index = segment.index.with_field(field);
+        }
+        other.shadow = other.shadow.map(|shadow| shadow.with_field(field));
+        other
+    }
+
+    /// Fails unless the index was built with the tokenizer of this fingerprint.
+    ///
+    /// # Errors
+    /// [`IndexError::Tokenizer`], naming both.
+    pub fn check_tokenizer(&self, fingerprint: u64) -> Result<(), IndexError> {
+        let Tokenizer {
+            path,
+            fingerprint: expected,
+            hint,
+        } = &self.tokenizer;
+        if fingerprint == *expected {
+            return Ok(());
+        }
+        Err(IndexError::Tokenizer {
+            path: path.clone(),
+            expected: *expected,
+            hint: hint.clone(),
+            found: fingerprint,
+        })
+    }
+
+    /// External id of a passage, deleted or not; empty if there is no such passage.
+    pub fn doc_id(&self, passage: PassageIdx) -> &str {
+        self.segment_of(passage)
+            .map_or("", |(segment, inner)| segment.index.doc_id(inner))
+    }
+
+    /// Whether a passage is deleted.
+    pub fn is_deleted(&self, passage: PassageIdx) -> bool {
+        self.segment_of(passage)
+            .is_some_and(|(segment, inner)| segment.deleted.contains(&inner.0))
+    }
+
+    /// The passages that are not deleted, in order.
+    pub fn passages(&self) -> impl Iterator<Item = PassageIdx> {
+        (0..self.num_passages as u32)
+            .map(PassageIdx)
+            .filter(|&p| !self.is_deleted(p))
+    }
+
+    /// Reads all files and compares them with their checksums.
+    ///
+    /// # Errors
+    /// [`IndexError::Damaged`] naming the first difference.
+    pub fn verify(&self) -> Result<(), IndexError> {
+        let segments = self.segments.iter().map(|segment| &segment.index);
+        segments
+            .chain(&self.shadow)
+            .try_for_each(NgramIndex::verify)
+    }
+
+    /// Size and shape.
+    pub fn stats(&self) -> LiveStats {
+        let deleted_passages = self.segments.iter().map(|s| s.deleted.len()).sum();
+        LiveStats {
+            num_passages: self.num_passages - deleted_passages,
+            deleted_passages,
+            segments: self
+                .segments
+                .iter()
+                .map(|segment| segment.index.stats())
+                .collect(),
+        }
+    }
+
+    fn segment_of(&self, passage: PassageIdx) -> Option<(&Segment, PassageIdx)> {
+        let after = self
+            .segments
+            .partition_point(|segment| segment.first <= passage.index());
+        let segment = &self.segments[after.checked_sub(1)?];
+        let inner = passage.index() - segment.first;
+        (inner < segment.index.num_passages()).then_some((segment, PassageIdx(inner as u32)))
+    }
+
+    fn part(&self, part: usize) -> Option<&NgramIndex> {
+        if part == SHADOW {
+            self.shadow.as_ref()
+        } else {
+            self.segments.get(part).map(|segment| &segment.index)
+        }
+    }
+}
+
+impl From<NgramIndex> for LiveIndex {
+    /// The index as the only segment.
+    fn from(index: NgramIndex) -> Self {
+        let (path, fingerprint, hint) = index.tokenizer();
+        let tokenizer = Tokenizer {
+            path: path.into(),
+            fingerprint,
+            hint: hint.into(),
+        };
+        Self {
+            num_passages: index.num_passages(),
+            max_ngram_tokens: index.max_ngram_tokens(),
+            vocab_size: index.vocab_size(),
+            segments: vec![Segment {
+                index,
+                first: 0,
+                deleted: HashSet::new(),
+            }],
+            shadow: None,
+            tokenizer,
+        }
+    }
+}
+
+/// The only part that has the n-gram.
+fn only_part(state: &LiveState) -> Option<usize> {
+    let mut present = (0..MAX_PARTS).filter(|&p| state.0[p].is_some());
+    let only = present.next()?;
+    present.next().is_none().then_some(only)
+}
+
+/// The state of a continuation of an n-gram that only one segment has.
+fn child_of_only(parent: LiveState, slot: u32, rows: Range<u32>) -> LiveState {
+    LiveState(
+        parent
+            .0
+            .map(|part| part.map(|state| child_of_node(state, slot, rows.clone()))),
+    )
+}
+
+/// Adds the continuations of an n-gram that only segment `p` has.
+fn push_only<'i>(
+    p: usize,
+    row: usize,
+    parent: LiveState,
+    part: &Continuations<'i, State>,
+    out: &mut Continuations<'i, LiveState>,
+) {
+    if let StoredRow::Shared(row) = &part.rows[row] {
+        out.push_shared_row(SharedRow {
+            tokens: row.tokens,
+            ends: row.ends,
+            start: row.start,
+            parent,
+            first_slot: row.first_slot,
+            child: child_of_only,
+        });
+        return;
+    }
+    let row = part.row(row);
+    for (nth, (&token, count)) in row.tokens.iter().zip(row.counts()).enumerate() {
+        let mut state = LiveState([None; MAX_PARTS]);
+        state.0[p] = Some(row.state(nth));
+        out.push(token, count as u32, state);
+    }
+    out.end_row();
+}
+
+/// Adds the continuations of one n-gram that several parts have.
+fn push_union<'i>(
+    rows: &[Option<usize>; MAX_PARTS],
+    parts: &[Continuations<'i, State>; MAX_PARTS],
+    out: &mut Continuations<'i, LiveState>,
+) {
+    let rows: [_; MAX_PARTS] = std::array::from_fn(|p| rows[p].map(|row| parts[p].row(row)));
+    let mut next = [0; MAX_PARTS];
+    loop {
+        let front = |p: usize| {
+            rows[p]
+                .as_ref()
+                .and_then(|row| row.tokens.get(next[p]).copied())
+        };
+        let Some(token) = (0..MAX_PARTS).filter_map(front).min() else {
+            break;
+        };
+        let mut state = LiveState([None; MAX_PARTS]);
+        let (mut count, mut gone) = (0, 0);
+        for (p, row) in rows.iter().enumerate() {
+            let Some(row) = row else { continue };
+            if row.tokens.get(next[p]) == Some(&token) {
+                let added = if p == SHADOW { &mut gone } else { &mut count };
+                *added += row.count(next[p]);
+                state.0[p] = Some(row.state(next[p]));
+                next[p] += 1;
+            }
+        }
+        if count > gone {
+            out.push(token, (count - gone) as u32, state);
+        }
+    }
+    out.end_row();
+}
+
+impl SubstringIndex for LiveIndex {
+    type State = LiveState;
+
+    fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    fn num_tokens(&self) -> usize {
+        let all: usize = self
+            .segments
+            .iter()
+            .map(|segment| segment.index.num_tokens())
+            .sum();
+        all.saturating_sub(self.shadow.as_ref().map_or(0, |shadow| shadow.num_tokens()))
+    }
+
+    fn num_passages(&self) -> usize {
+        self.num_passages
+    }
+
+    fn max_ngram_tokens(&self) -> usize {
+        self.max_ngram_tokens
+    }
+
+    fn passage_tokens(&self, passage: PassageIdx, out: &mut Vec<TokenId>) {
+        match self
+            .segment_of(passage)
+            .filter(|(s, inner)| !s.deleted.contains(&inner.0))
+        {
+            Some((segment, inner)) => segment.index.passage_tokens(inner, out),
+            None => out.clear(),
+        }
+    }
+
+    fn root(&self) -> LiveState {
+        LiveState(std::array::from_fn(|p| self.part(p).map(NgramIndex::root)))
+    }
+
+    fn count(&self, state: LiveState) -> usize {
+        let count = |p: usize| Some(self.part(p)?.count(state.0[p]?));
+        let all: usize = (0..SHADOW).filter_map(count).sum();
+        all.saturating_sub(count(SHADOW).unwrap_or(0))
+    }
+
+    fn advance(&self, state: LiveState, token: TokenId) -> Option<LiveState> {
+        let parts = std::array::from_fn(|p| self.part(p)?.advance(state.0[p]?, token));
+        let next = LiveState(parts);
+        (self.count(next) > 0).then_some(next)
+    }
+
+    fn continuations<'i>(&'i self, states: &[LiveState], out: &mut Continuations<'i, LiveState>) {
+        out.clear();
+        let mut parts: [Continuations<'i, State>; MAX_PARTS] = Default::default();
+        let mut rows = vec![[None; MAX_PARTS]; states.len()];
+        let mut asked = vec![];
+        for (p, found) in parts.iter_mut().enumerate() {
+            let Some(index) = self.part(p) else { continue };
+            asked.clear();
+            for (rows, state) in rows.iter_mut().zip(states) {
+                if let Some(state) = state.0[p] {
+                    rows[p] = Some(asked.len());
+                    asked.push(state);
+                }
+            }
+            index.continuations(&asked, found);
+        }
+        for (rows, state) in rows.iter().zip(states) {
+            let only = only_part(state).filter(|&p| p != SHADOW);
+            match only.and_then(|p| Some((p, rows[p]?))) {
+                Some((p, row)) => push_only(p, row, *state, &parts[p], out),
+                None => push_union(rows, &parts, out),
+            }
+        }
+    }
+
+    fn occurrences(&self, state: LiveState, limit: usize, out: &mut Vec<Occurrence>) {
+        out.clear();
+        let mut found = vec![];
+        for (segment, state) in self.segments.iter().zip(state.0) {
+            let Some(state) = state else { continue };
+            let wanted = limit - out.len();
+            let asked = if segment.deleted.is_empty() {
+                wanted
+            } else {
+                usize::MAX
+            };
+            segment.index.occurrences(state, asked, &mut found);
+            let live = found
+                .iter()
+                .filter(|o| !segment.deleted.contains(&o.passage.0));
+            out.extend(live.take(wanted).map(|occurrence| Occurrence {
+                passage: PassageIdx(occurrence.passage.0 + segment.first as u32),
+                ..*occurrence
+            }));
+        }
+    }
+}
