@@ -1,7 +1,7 @@
 //! The n-gram index: build, size, and the steps of beam search, alone or beside the field's index.
 //!
 //! `cargo bench --bench index -- [--corpus humanqa|phrases] [--tokens N] [--beam W] [--rounds R]
-//! [--min-node-count N] [--resident] [--peer PATH]`. With `--peer` (see `index_sdsl.sh`) the other index answers the same n-grams in
+//! [--min-node-count N] [--live] [--peer PATH]`. With `--peer` (see `index_sdsl.sh`) the other index answers the same n-grams in
 //! the same rounds; counts, distinct continuations and checksums must agree, and ratios are printed.
 //! Times are CPU time of the thread, medians over rounds. Cold means that 128 MB are read before, as
 //! a model's forward pass would; warm is the same call again. The peer's enumeration at its best and
@@ -16,7 +16,7 @@ use std::process::Command;
 use genret::data::Corpus;
 use genret::data::example::corpus_tokens;
 use genret::index::{
-    Continuations, IndexBuilder, IndexOptions, NgramIndex, Occurrence, State, SubstringIndex,
+    Continuations, IndexBuilder, IndexOptions, LiveIndex, NgramIndex, Occurrence, SubstringIndex,
 };
 use genret::rng::{Stream, stream};
 use genret::tokenizer::{Tokenizer, TokenizerKind, TrainOptions};
@@ -33,7 +33,7 @@ struct Options {
     beam: usize,
     rounds: usize,
     index: IndexOptions,
-    resident: bool,
+    live: bool,
     peer: Option<PathBuf>,
 }
 
@@ -70,12 +70,9 @@ fn main() {
     println!("{num_tokens} tokens, {} passages", passages.len());
     println!("build {build_secs:.2} s CPU on one thread, {bits:.2} bits per token");
 
-    let open = if options.resident {
-        NgramIndex::open_resident
-    } else {
-        NgramIndex::open
-    };
-    let index = open(&path).expect("the index was just written");
+    let index = NgramIndex::open(&path).expect("the index was just written");
+    // The same file as a live index of one segment.
+    let live = options.live.then(|| LiveIndex::from(index.clone()));
     let beams = sample_beams(&passages, options.beam);
     let peer = options
         .peer
@@ -93,7 +90,10 @@ fn main() {
     let (mut ours, mut theirs) = (Times::new(), Times::new());
     let mut eviction = vec![1u64; 128 << 17];
     for _ in 0..options.rounds {
-        measure(&index, &beams, &mut eviction, &mut ours);
+        match &live {
+            Some(live) => measure(live, &beams, &mut eviction, &mut ours),
+            None => measure(&index, &beams, &mut eviction, &mut ours),
+        }
         if let Some(peer) = &peer {
             peer.measure(&index, &beams, &mut theirs);
         }
@@ -109,7 +109,7 @@ fn options() -> Options {
         beam: 100,
         rounds: 5,
         index: IndexOptions::default(),
-        resident: false,
+        live: false,
         peer: None,
     };
     let mut arguments = std::env::args().skip(1);
@@ -127,7 +127,7 @@ fn options() -> Options {
             "--min-node-count" => {
                 options.index.min_node_count = value().parse().expect("the count is a number");
             }
-            "--resident" => options.resident = true,
+            "--live" => options.live = true,
             "--peer" => options.peer = Some(value().into()),
             "--bench" => {} // Added by cargo.
             other => panic!("unknown flag {other}"),
@@ -214,8 +214,8 @@ fn sample_beams(passages: &Passages, width: usize) -> Vec<Vec<(Vec<TokenId>, Tok
         .collect()
 }
 
-fn measure(
-    index: &NgramIndex,
+fn measure<I: SubstringIndex>(
+    index: &I,
     beams: &[Vec<(Vec<TokenId>, TokenId)>],
     eviction: &mut [u64],
     times: &mut Times,
@@ -226,7 +226,7 @@ fn measure(
     for (len, beam) in beams.iter().enumerate() {
         let find = |ngram: &[TokenId]| index.find(ngram).expect("the n-gram was sampled");
         // States as a search holds them: each made from its parent's continuations.
-        let arrive = |ngram: &[TokenId]| -> State {
+        let arrive = |ngram: &[TokenId]| -> I::State {
             let mut state = index.root();
             let mut out = Continuations::new();
             for token in ngram {
@@ -236,7 +236,7 @@ fn measure(
             }
             state
         };
-        let states: Vec<State> = beam.iter().map(|(ngram, _)| arrive(ngram)).collect();
+        let states: Vec<I::State> = beam.iter().map(|(ngram, _)| arrive(ngram)).collect();
         let mut timed = |what: &'static str, run: &mut dyn FnMut()| {
             eviction
                 .iter_mut()
@@ -258,7 +258,7 @@ fn measure(
                 counts.extend(row.counts().map(|count| count as u32));
             }
         });
-        let mut moved: Vec<State> = Vec::with_capacity(beam.len());
+        let mut moved: Vec<I::State> = Vec::with_capacity(beam.len());
         timed("step", &mut || {
             moved.clear();
             index.continuations(&states, &mut out);
@@ -277,7 +277,7 @@ fn measure(
                 sink += index.count(find(ngram));
             }
         });
-        let rare: Vec<State> = states
+        let rare: Vec<I::State> = states
             .iter()
             .copied()
             .filter(|&s| index.count(s) <= 1000)

@@ -24,8 +24,8 @@ use crate::decode::cgl::ContrastiveCase;
 use crate::eval::cgl;
 use crate::index::{IndexBuilder, IndexError, IndexOptions, NgramIndex};
 use crate::model::{Llama, LlamaConfig, ModelError, ModelOptions, checkpoint};
-use crate::record::{self, RecordError};
 use crate::plot::PlotError;
+use crate::record::{self, RecordError};
 use crate::retrieve::RetrieveError;
 use crate::scaling::ScalingError;
 use crate::tokenizer::{self, Tokenizer, TokenizerError};
@@ -68,7 +68,10 @@ pub enum ExperimentError {
     Plot(#[from] PlotError),
     /// A file of the experiment could not be read or written.
     #[error("{}: {source}", path.display())]
-    Io { path: PathBuf, source: std::io::Error },
+    Io {
+        path: PathBuf,
+        source: std::io::Error,
+    },
     /// A file of the experiment is not what was written.
     #[error("{}: {message}; remove it, it will be made again", path.display())]
     Damaged { path: PathBuf, message: String },
@@ -169,7 +172,10 @@ impl Experiment {
                 ("[tokenizer]", found.tokenizer == prepared.tokenizer),
             ] {
                 if !same {
-                    return Err(ExperimentError::OtherSettings { path: out.clone(), what });
+                    return Err(ExperimentError::OtherSettings {
+                        path: out.clone(),
+                        what,
+                    });
                 }
             }
         }
@@ -226,7 +232,13 @@ impl Experiment {
         let index = NgramIndex::open(&index_path)?;
         index.check_tokenizer(tokenizer.fingerprint())?;
         write_json(&prepared_path, &prepared)?;
-        Ok(Self { config, dataset, tokenizer, index, passages })
+        Ok(Self {
+            config,
+            dataset,
+            tokenizer,
+            index,
+            passages,
+        })
     }
 
     /// The prompts of the experiment.
@@ -264,7 +276,11 @@ impl Experiment {
         let some = &pairs[..pairs.len().min(200)];
         let examples = self.source(some, 0)?.epoch(0)?;
         let mean = |len: fn(&Example) -> usize| {
-            examples.iter().map(len).sum::<usize>().div_ceil(examples.len())
+            examples
+                .iter()
+                .map(len)
+                .sum::<usize>()
+                .div_ceil(examples.len())
         };
         Ok((mean(|e| e.prompt.len()), mean(|e| e.target.len())))
     }
@@ -315,17 +331,27 @@ impl Experiment {
         };
         write_json(&folder.join(RECORD), &record)?;
         TrainRun::discard_checkpoint(&folder)?;
-        Ok(TrainedModel { model, record, folder })
+        Ok(TrainedModel {
+            model,
+            record,
+            folder,
+        })
     }
 
     /// The queries of `split` that are decoded and measured: those with a relevant passage, at most
     /// `evaluate.queries` of them, chosen by the seed.
     pub fn queries(&self, split: &str) -> Result<Vec<Query>, ExperimentError> {
         let qrels = self.dataset.qrels(split)?;
-        let judged: Vec<&Query> =
-            self.dataset.queries.iter().filter(|q| qrels.relevant(q.id.as_str()).next().is_some()).collect();
+        let judged: Vec<&Query> = self
+            .dataset
+            .queries
+            .iter()
+            .filter(|q| qrels.relevant(q.id.as_str()).next().is_some())
+            .collect();
         if judged.is_empty() {
-            return Err(ExperimentError::EmptySplit { split: split.into() });
+            return Err(ExperimentError::EmptySplit {
+                split: split.into(),
+            });
         }
         let share = (self.config.evaluate.queries as f64 / judged.len() as f64).min(1.0);
         let chosen = nested_subset(self.config.seed, judged.len(), share);
@@ -342,11 +368,21 @@ impl Experiment {
         let options = CaseOptions {
             seed: self.config.seed,
             negatives: options.cgl_negatives,
-            span: SpanOptions { draws: options.cgl_spans, ..self.config.objective.span.clone() },
+            span: SpanOptions {
+                draws: options.cgl_spans,
+                ..self.config.objective.span.clone()
+            },
             template: self.template(),
         };
         let corpus = &self.dataset.corpus;
-        contrastive_cases(corpus, &self.passages, &self.tokenizer, &queries, qrels, &options)
+        contrastive_cases(
+            corpus,
+            &self.passages,
+            &self.tokenizer,
+            &queries,
+            qrels,
+            &options,
+        )
     }
 
     /// Training pairs with their place among all pairs, by which their spans are drawn: a pair has the
@@ -355,15 +391,25 @@ impl Experiment {
         let split = &self.config.data.train;
         let pairs = self.dataset.pairs(split)?;
         if pairs.is_empty() {
-            return Err(ExperimentError::EmptySplit { split: split.clone() });
+            return Err(ExperimentError::EmptySplit {
+                split: split.clone(),
+            });
         }
         // The subset depends on the configuration's seed alone, so that all models of a fraction
         // see the same pairs.
-        let chosen = nested_subset(self.config.seed, pairs.len(), fraction * self.config.data.fraction);
+        let chosen = nested_subset(
+            self.config.seed,
+            pairs.len(),
+            fraction * self.config.data.fraction,
+        );
         Ok(chosen.into_iter().map(|i| (i as u64, pairs[i])).collect())
     }
 
-    fn source<'a>(&'a self, pairs: &[(u64, Pair)], seed: u64) -> Result<PairSource<'a>, ExperimentError> {
+    fn source<'a>(
+        &'a self,
+        pairs: &[(u64, Pair)],
+        seed: u64,
+    ) -> Result<PairSource<'a>, ExperimentError> {
         let objective = &self.config.objective;
         let maker = ExampleMaker::new(
             &self.tokenizer,
@@ -419,8 +465,9 @@ impl ExampleSource for PairSource<'_> {
             let query = &experiment.dataset.queries[pair.query].text;
             let tokens = &experiment.passages[pair.passage.index()];
             let passage = corpus.passage(pair.passage);
-            let mut examples =
-                self.maker.ngram(query, passage, tokens, self.seed, epoch, *place)?;
+            let mut examples = self
+                .maker
+                .ngram(query, passage, tokens, self.seed, epoch, *place)?;
             if experiment.config.objective.titles {
                 examples.extend(self.maker.title(query, tokens)?);
             }
@@ -440,7 +487,11 @@ impl TrainedModel {
         let record: ModelRecord = read_json(&folder.join(RECORD))?;
         let config = LlamaConfig::load(&folder.join("config.json"))?;
         let model = checkpoint::load(config.init(0, device), folder)?;
-        Ok(Self { model, record, folder: folder.into() })
+        Ok(Self {
+            model,
+            record,
+            folder: folder.into(),
+        })
     }
 
     /// The tokenizer the model was trained with.
@@ -473,15 +524,25 @@ pub fn contrastive_cases(
 ) -> Result<Vec<ContrastiveCase>, ExperimentError> {
     let maker = ExampleMaker::new(tokenizer, options.template.clone(), options.span.clone())?;
     let cases_of = |query: &Query| -> Result<Vec<ContrastiveCase>, ExperimentError> {
-        let relevant: Vec<PassageIdx> =
-            qrels.relevant(query.id.as_str()).filter_map(|doc| corpus.find(doc.as_str())).collect();
-        let negatives =
-            cgl::negatives(options.seed, &query.id, corpus.len(), &relevant, options.negatives);
-        let prompt = options.template.prompt(tokenizer, View::Ngram, &query.text)?;
+        let relevant: Vec<PassageIdx> = qrels
+            .relevant(query.id.as_str())
+            .filter_map(|doc| corpus.find(doc.as_str()))
+            .collect();
+        let negatives = cgl::negatives(
+            options.seed,
+            &query.id,
+            corpus.len(),
+            &relevant,
+            options.negatives,
+        );
+        let prompt = options
+            .template
+            .prompt(tokenizer, View::Ngram, &query.text)?;
         let key = xxhash_rust::xxh3::xxh3_64(query.id.as_str().as_bytes());
         let case = |positive: &PassageIdx| {
-            let chosen: Vec<PassageIdx> =
-                std::iter::once(*positive).chain(negatives.iter().copied()).collect();
+            let chosen: Vec<PassageIdx> = std::iter::once(*positive)
+                .chain(negatives.iter().copied())
+                .collect();
             let mut spans = vec![];
             let mut span_ranges = vec![];
             for &passage in &chosen {
@@ -494,7 +555,13 @@ pub fn contrastive_cases(
                 span_ranges.push(start..spans.len());
             }
             let (query, prompt) = (query.id.clone(), prompt.clone());
-            ContrastiveCase { query, prompt, passages: chosen, span_ranges, spans }
+            ContrastiveCase {
+                query,
+                prompt,
+                passages: chosen,
+                span_ranges,
+                spans,
+            }
         };
         Ok(relevant.iter().map(case).collect())
     };
@@ -510,11 +577,14 @@ fn io_error(path: &Path) -> impl FnOnce(std::io::Error) -> ExperimentError {
 /// Reads a JSON file of the experiment.
 pub fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T, ExperimentError> {
     let text = fs::read_to_string(path).map_err(io_error(path))?;
-    serde_json::from_str(&text)
-        .map_err(|e| ExperimentError::Damaged { path: path.into(), message: e.to_string() })
+    serde_json::from_str(&text).map_err(|e| ExperimentError::Damaged {
+        path: path.into(),
+        message: e.to_string(),
+    })
 }
 
 /// Writes a JSON file of the experiment.
 pub fn write_json(path: &Path, value: &impl Serialize) -> Result<(), ExperimentError> {
-    atomic_file::write(path, |w| Ok(serde_json::to_writer_pretty(w, value)?)).map_err(io_error(path))
+    atomic_file::write(path, |w| Ok(serde_json::to_writer_pretty(w, value)?))
+        .map_err(io_error(path))
 }

@@ -42,7 +42,12 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, RecordError> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(vec![]),
-        Err(source) => return Err(RecordError::Io { path: path.into(), source }),
+        Err(source) => {
+            return Err(RecordError::Io {
+                path: path.into(),
+                source,
+            });
+        }
     };
     let mut reader = BufReader::new(file);
     let mut rows = vec![];
@@ -51,7 +56,10 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, RecordError> {
         text.clear();
         let read = reader
             .read_line(&mut text)
-            .map_err(|source| RecordError::Io { path: path.into(), source })?;
+            .map_err(|source| RecordError::Io {
+                path: path.into(),
+                source,
+            })?;
         if read == 0 || !text.ends_with('\n') {
             break;
         }
@@ -73,7 +81,10 @@ pub struct RowWriter {
 impl RowWriter {
     /// Opens `path` for appending after its first `keep` rows; whatever follows is cut off.
     pub fn open(path: &Path, keep: usize) -> Result<Self, RecordError> {
-        let io_error = |source| RecordError::Io { path: path.into(), source };
+        let io_error = |source| RecordError::Io {
+            path: path.into(),
+            source,
+        };
         let file = OpenOptions::new()
             .create(true)
             .read(true)
@@ -91,7 +102,10 @@ impl RowWriter {
             end += read as u64;
         }
         file.set_len(end).map_err(io_error)?;
-        Ok(Self { file, path: path.into() })
+        Ok(Self {
+            file,
+            path: path.into(),
+        })
     }
 
     /// Appends one row.
@@ -100,14 +114,18 @@ impl RowWriter {
         line.push(b'\n');
         self.file
             .write_all(&line)
-            .map_err(|source| RecordError::Io { path: self.path.clone(), source })
+            .map_err(|source| RecordError::Io {
+                path: self.path.clone(),
+                source,
+            })
     }
 
     /// Waits until everything appended is on the disk.
     pub fn sync(&self) -> Result<(), RecordError> {
-        self.file
-            .sync_data()
-            .map_err(|source| RecordError::Io { path: self.path.clone(), source })
+        self.file.sync_data().map_err(|source| RecordError::Io {
+            path: self.path.clone(),
+            source,
+        })
     }
 }
 

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 /// A token of the tokenizer's vocabulary.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 #[repr(transparent)]
 pub struct TokenId(pub u32);
@@ -24,7 +26,9 @@ impl TokenId {
 }
 
 /// Ordinal of a passage in its corpus, 0 to corpus size - 1, in file order.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 #[repr(transparent)]
 pub struct PassageIdx(pub u32);
@@ -171,7 +175,10 @@ mod tests {
 
     #[test]
     fn hits_sort_by_score_then_passage() {
-        let hit = |p, s| Hit { passage: PassageIdx(p), score: Score::new(s).unwrap() };
+        let hit = |p, s| Hit {
+            passage: PassageIdx(p),
+            score: Score::new(s).unwrap(),
+        };
         let mut hits = vec![hit(2, 1.0), hit(0, 1.0), hit(1, 3.0)];
         sort_hits(&mut hits);
         let order: Vec<u32> = hits.iter().map(|h| h.passage.0).collect();

@@ -4,7 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
-    let mut entries: Vec<_> = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
+    let mut entries: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .collect();
     entries.sort();
     for path in entries {
         if path.is_dir() {
@@ -23,7 +26,11 @@ fn files() -> Vec<(String, String)> {
     found
         .into_iter()
         .map(|path| {
-            let name = path.strip_prefix(&root).unwrap().to_string_lossy().replace('\\', "/");
+            let name = path
+                .strip_prefix(&root)
+                .unwrap()
+                .to_string_lossy()
+                .replace('\\', "/");
             let text = fs::read_to_string(&path).unwrap();
             let text = text.split("#[cfg(test)]").next().unwrap().to_string();
             (name, text)
@@ -36,7 +43,14 @@ fn files() -> Vec<(String, String)> {
 const ORDER: [&[&str]; 11] = [
     &["types"],
     &["rng", "atomic_file"],
-    &["tokenizer", "index", "data/reader", "data/trec", "record", "sweep/flops"],
+    &[
+        "tokenizer",
+        "index",
+        "data/reader",
+        "data/trec",
+        "record",
+        "sweep/flops",
+    ],
     &["data", "eval"],
     &["model", "scaling", "docid"],
     &["decode", "train"],
@@ -93,9 +107,21 @@ fn modules_use_only_what_stands_below_them() {
 #[test]
 fn what_needs_no_tensors_has_none() {
     for (file, text) in files() {
-        let free = ["index/", "data/", "eval/", "scaling/", "plot/", "types", "tokenizer", "record"];
+        let free = [
+            "index/",
+            "data/",
+            "eval/",
+            "scaling/",
+            "plot/",
+            "types",
+            "tokenizer",
+            "record",
+        ];
         if free.iter().any(|f| file.starts_with(f)) {
-            assert!(!text.contains("burn::") && !text.contains("genret_kernels"), "src/{file}");
+            assert!(
+                !text.contains("burn::") && !text.contains("genret_kernels"),
+                "src/{file}"
+            );
         }
     }
 }
@@ -125,6 +151,10 @@ fn files_stay_readable() {
     }
     for path in found {
         let lines = fs::read_to_string(&path).unwrap().lines().count();
-        assert!(lines <= 800, "{} has {lines} lines; split it", path.display());
+        assert!(
+            lines <= 800,
+            "{} has {lines} lines; split it",
+            path.display()
+        );
     }
 }

@@ -30,7 +30,11 @@ fn genret(folder: &Path, args: &[&str]) -> Output {
 fn succeed(folder: &Path, args: &[&str]) -> String {
     let output = genret(folder, args);
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "genret {}: {stderr}", args.join(" "));
+    assert!(
+        output.status.success(),
+        "genret {}: {stderr}",
+        args.join(" ")
+    );
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -39,22 +43,38 @@ fn succeed(folder: &Path, args: &[&str]) -> String {
 fn refuse(folder: &Path, args: &[&str], words: &[&str]) {
     let output = genret(folder, args);
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "genret {}: {stderr}", args.join(" "));
+    assert_eq!(
+        output.status.code(),
+        Some(2),
+        "genret {}: {stderr}",
+        args.join(" ")
+    );
     for word in words {
-        assert!(stderr.contains(word), "genret {}: no {word:?} in: {stderr}", args.join(" "));
+        assert!(
+            stderr.contains(word),
+            "genret {}: no {word:?} in: {stderr}",
+            args.join(" ")
+        );
     }
     assert!(!stderr.contains("panicked"), "{stderr}");
 }
 
 /// Runs a command and kills it as soon as `ready` holds; true if it was still running then.
 fn kill_when(mut command: Command, ready: impl Fn() -> bool) -> bool {
-    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut child = command
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     let started = Instant::now();
     while !ready() {
         if child.try_wait().unwrap().is_some() {
             return false;
         }
-        assert!(started.elapsed() < Duration::from_secs(120), "the moment to kill never came");
+        assert!(
+            started.elapsed() < Duration::from_secs(120),
+            "the moment to kill never came"
+        );
         std::thread::sleep(Duration::from_millis(2));
     }
     let running = child.try_wait().unwrap().is_none();
@@ -116,8 +136,10 @@ fn rows(path: &Path) -> Vec<Value> {
 }
 
 fn only_model(out: &Path) -> PathBuf {
-    let mut models: Vec<_> =
-        fs::read_dir(out.join("models")).unwrap().map(|e| e.unwrap().path()).collect();
+    let mut models: Vec<_> = fs::read_dir(out.join("models"))
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .collect();
     assert_eq!(models.len(), 1);
     models.pop().unwrap()
 }
@@ -125,25 +147,97 @@ fn only_model(out: &Path) -> PathBuf {
 #[test]
 fn from_corpus_to_run_with_single_commands() {
     let folder = tiny("path");
-    succeed(&folder, &["data", "synth", "--out", "data", "--passages", "200", "--queries-per-passage", "2"]);
+    succeed(
+        &folder,
+        &[
+            "data",
+            "synth",
+            "--out",
+            "data",
+            "--passages",
+            "200",
+            "--queries-per-passage",
+            "2",
+        ],
+    );
     let inspected = succeed(&folder, &["data", "inspect", "data"]);
     assert!(inspected.contains("200"), "{inspected}");
-    succeed(&folder, &["tokenizer", "train", "--corpus", "data", "--vocab", "600", "--kind", "bpe", "--out", "tokenizer.json"]);
-    succeed(&folder, &["index", "build", "--corpus", "data", "--tokenizer", "tokenizer.json", "--out", "index.genret"]);
+    succeed(
+        &folder,
+        &[
+            "tokenizer",
+            "train",
+            "--corpus",
+            "data",
+            "--vocab",
+            "600",
+            "--kind",
+            "bpe",
+            "--out",
+            "tokenizer.json",
+        ],
+    );
+    succeed(
+        &folder,
+        &[
+            "index",
+            "build",
+            "--corpus",
+            "data",
+            "--tokenizer",
+            "tokenizer.json",
+            "--out",
+            "index.genret",
+        ],
+    );
     assert!(succeed(&folder, &["index", "stats", "index.genret"]).contains("200"));
     succeed(&folder, &["index", "verify", "index.genret"]);
-    succeed(&folder, &["index", "query", "index.genret", "--tokenizer", "tokenizer.json", "--text", "the"]);
-    let set = ["--set", "data={folder=\"data\"}", "--set", "tokenizer.path=tokenizer.json"];
-    succeed(&folder, &[&["train", "--config", "tiny.toml"][..], &set].concat());
+    succeed(
+        &folder,
+        &[
+            "index",
+            "query",
+            "index.genret",
+            "--tokenizer",
+            "tokenizer.json",
+            "--text",
+            "the",
+        ],
+    );
+    let set = [
+        "--set",
+        "data={folder=\"data\"}",
+        "--set",
+        "tokenizer.path=tokenizer.json",
+    ];
+    succeed(
+        &folder,
+        &[&["train", "--config", "tiny.toml"][..], &set].concat(),
+    );
     let model = only_model(&folder.join("out"));
     let model = model.to_str().unwrap();
-    let queries = ["--queries", "data/queries.jsonl", "--k", "20", "--beam", "3"];
+    let queries = [
+        "--queries",
+        "data/queries.jsonl",
+        "--k",
+        "20",
+        "--beam",
+        "3",
+    ];
     let files = ["--out", "run.trec", "--explain", "evidence.jsonl"];
     let decode = ["decode", "--model", model, "--index", "index.genret"];
     succeed(&folder, &[&decode[..], &queries, &files].concat());
     let evaluated = succeed(
         &folder,
-        &["evaluate", "--qrels", "data/qrels/test.tsv", "--run", "run.trec", "--measures", "RR@10,R@100"],
+        &[
+            "evaluate",
+            "--qrels",
+            "data/qrels/test.tsv",
+            "--run",
+            "run.trec",
+            "--measures",
+            "RR@10,R@100",
+        ],
     );
     assert!(evaluated.contains("RR@10"), "{evaluated}");
     let corpus: Vec<Value> = fs::read_to_string(folder.join("data/corpus.jsonl"))
@@ -166,15 +260,41 @@ fn from_corpus_to_run_with_single_commands() {
         }
     }
     assert!(checked > 100, "{checked}");
-    let answer = succeed(&folder, &[&decode[..], &["--text", "Who was born in the town?"]].concat());
+    let answer = succeed(
+        &folder,
+        &[&decode[..], &["--text", "Who was born in the town?"]].concat(),
+    );
     assert!(answer.contains("places"), "{answer}");
     let cgl = succeed(
         &folder,
-        &["cgl", "--model", model, "--corpus", "data", "--queries", "data/queries.jsonl", "--qrels",
-          "data/qrels/test.tsv", "--negatives", "8", "--spans", "2", "--limit", "5", "--out", "losses.jsonl"],
+        &[
+            "cgl",
+            "--model",
+            model,
+            "--corpus",
+            "data",
+            "--queries",
+            "data/queries.jsonl",
+            "--qrels",
+            "data/qrels/test.tsv",
+            "--negatives",
+            "8",
+            "--spans",
+            "2",
+            "--limit",
+            "5",
+            "--out",
+            "losses.jsonl",
+        ],
     );
     assert!(cgl.contains("8x2"), "{cgl}");
-    assert_eq!(fs::read_to_string(folder.join("losses.jsonl")).unwrap().lines().count(), 5);
+    assert_eq!(
+        fs::read_to_string(folder.join("losses.jsonl"))
+            .unwrap()
+            .lines()
+            .count(),
+        5
+    );
     fs::remove_dir_all(&folder).unwrap();
 }
 
@@ -185,7 +305,9 @@ fn a_killed_training_ends_with_the_same_weights() {
     let expected = only_model(&whole.join("out"));
     let steps = rows(&expected.join("steps.jsonl")).len();
     let broken = tiny("train-broken");
-    let model = broken.join("out/models").join(expected.file_name().unwrap());
+    let model = broken
+        .join("out/models")
+        .join(expected.file_name().unwrap());
     let mut killed = 0;
     for (attempt, share) in [0.1, 0.4, 0.8].into_iter().enumerate() {
         let enough = (steps as f64 * share) as usize;
@@ -202,7 +324,10 @@ fn a_killed_training_ends_with_the_same_weights() {
         refuse(&broken, &["train", "--config", "tiny.toml"], &["--resume"]);
     }
     succeed(&broken, &["train", "--config", "tiny.toml", "--resume"]);
-    assert_eq!(rows(&model.join("steps.jsonl")), rows(&expected.join("steps.jsonl")));
+    assert_eq!(
+        rows(&model.join("steps.jsonl")),
+        rows(&expected.join("steps.jsonl"))
+    );
     let weights = |folder: &Path| fs::read(folder.join("model.safetensors")).unwrap();
     assert!(weights(&model) == weights(&expected), "weights differ");
     for folder in [whole, broken] {
@@ -216,10 +341,27 @@ fn a_killed_decoding_ends_with_the_same_run() {
     succeed(&folder, &["train", "--config", "tiny.toml"]);
     let model = only_model(&folder.join("out"));
     let args = |out: &'static str, explain: &'static str| -> Vec<String> {
-        ["decode", "--model", model.to_str().unwrap(), "--index", "out/index.genret", "--queries",
-         "out/data/queries.jsonl", "--beam", "12", "--batch", "4", "--k", "10", "--out", out, "--explain", explain]
-            .map(String::from)
-            .to_vec()
+        [
+            "decode",
+            "--model",
+            model.to_str().unwrap(),
+            "--index",
+            "out/index.genret",
+            "--queries",
+            "out/data/queries.jsonl",
+            "--beam",
+            "12",
+            "--batch",
+            "4",
+            "--k",
+            "10",
+            "--out",
+            out,
+            "--explain",
+            explain,
+        ]
+        .map(String::from)
+        .to_vec()
     };
     let whole = args("whole.trec", "whole.jsonl");
     succeed(&folder, &whole.iter().map(|s| &s[..]).collect::<Vec<_>>());
@@ -228,17 +370,29 @@ fn a_killed_decoding_ends_with_the_same_run() {
     let partial = folder.join("broken.trec.partial.json");
     let done = || -> u64 {
         let text = fs::read_to_string(&partial).unwrap_or_default();
-        serde_json::from_str::<Value>(&text).ok().and_then(|v| v["queries"].as_u64()).unwrap_or(0)
+        serde_json::from_str::<Value>(&text)
+            .ok()
+            .and_then(|v| v["queries"].as_u64())
+            .unwrap_or(0)
     };
-    let total = fs::read_to_string(folder.join("out/data/queries.jsonl")).unwrap().lines().count() as u64;
+    let total = fs::read_to_string(folder.join("out/data/queries.jsonl"))
+        .unwrap()
+        .lines()
+        .count() as u64;
     let mut killed = 0;
     for part in [total / 10, total / 3, 2 * total / 3] {
         killed += usize::from(kill_when(command(&folder, &broken), || done() >= part));
     }
     assert!(killed > 0, "every run ended before it could be killed");
     succeed(&folder, &broken);
-    for (a, b) in [("whole.trec", "broken.trec"), ("whole.jsonl", "broken.jsonl")] {
-        assert!(fs::read(folder.join(a)).unwrap() == fs::read(folder.join(b)).unwrap(), "{a} differs");
+    for (a, b) in [
+        ("whole.trec", "broken.trec"),
+        ("whole.jsonl", "broken.jsonl"),
+    ] {
+        assert!(
+            fs::read(folder.join(a)).unwrap() == fs::read(folder.join(b)).unwrap(),
+            "{a} differs"
+        );
     }
     assert!(!partial.exists());
     fs::remove_dir_all(&folder).unwrap();
@@ -260,7 +414,11 @@ fn a_killed_sweep_ends_with_the_same_rows() {
     let mut killed = 0;
     for done in [1, 3, 6] {
         killed += usize::from(kill_when(command(&broken, &["sweep", "tiny.toml"]), || {
-            fs::read_to_string(&path).unwrap_or_default().lines().count() >= done
+            fs::read_to_string(&path)
+                .unwrap_or_default()
+                .lines()
+                .count()
+                >= done
         }));
     }
     assert!(killed > 0, "every run ended before it could be killed");
@@ -277,7 +435,10 @@ fn a_killed_sweep_ends_with_the_same_rows() {
 fn a_dry_run_writes_no_model() {
     let folder = tiny("dry");
     let plan = succeed(&folder, &["sweep", "tiny.toml", "--dry-run"]);
-    assert!(plan.contains("FLOPs") && plan.contains("4 models, 8 cells"), "{plan}");
+    assert!(
+        plan.contains("FLOPs") && plan.contains("4 models, 8 cells"),
+        "{plan}"
+    );
     assert!(!folder.join("out/models").exists());
     fs::remove_dir_all(&folder).unwrap();
 }
@@ -285,22 +446,65 @@ fn a_dry_run_writes_no_model() {
 #[test]
 fn bad_input_is_refused_with_place_and_remedy() {
     let folder = tiny("bad");
-    succeed(&folder, &["data", "synth", "--out", "data", "--passages", "200", "--queries-per-passage", "2"]);
+    succeed(
+        &folder,
+        &[
+            "data",
+            "synth",
+            "--out",
+            "data",
+            "--passages",
+            "200",
+            "--queries-per-passage",
+            "2",
+        ],
+    );
     let train = ["train", "--config", "tiny.toml", "--set"];
     let with_data = |data: &str| format!("data={{folder=\"{data}\"}}");
 
-    refuse(&folder, &["train", "--config", "absent.toml"], &["absent.toml"]);
-    refuse(&folder, &[&train[..], &["train.epoch=2"]].concat(), &["epoch"]);
-    fs::write(folder.join("typo.toml"), TINY.replace("[train]", "[train]\nepoch = 3")).unwrap();
-    refuse(&folder, &["train", "--config", "typo.toml"], &["typo.toml", "line", "epoch"]);
-    refuse(&folder, &[&train[..], &[&with_data("nowhere")]].concat(), &["nowhere"]);
-    refuse(&folder, &["train", "--config", "tiny.toml", "--device", "tpu"], &["cpu", "cuda"]);
+    refuse(
+        &folder,
+        &["train", "--config", "absent.toml"],
+        &["absent.toml"],
+    );
+    refuse(
+        &folder,
+        &[&train[..], &["train.epoch=2"]].concat(),
+        &["epoch"],
+    );
+    fs::write(
+        folder.join("typo.toml"),
+        TINY.replace("[train]", "[train]\nepoch = 3"),
+    )
+    .unwrap();
+    refuse(
+        &folder,
+        &["train", "--config", "typo.toml"],
+        &["typo.toml", "line", "epoch"],
+    );
+    refuse(
+        &folder,
+        &[&train[..], &[&with_data("nowhere")]].concat(),
+        &["nowhere"],
+    );
+    refuse(
+        &folder,
+        &["train", "--config", "tiny.toml", "--device", "tpu"],
+        &["cpu", "cuda"],
+    );
 
     // Copies of the corpus with one fault each.
     let faulty = |name: &str, file: &str, change: &dyn Fn(String) -> String| {
         let copy = folder.join(name);
         fs::create_dir_all(copy.join("qrels")).unwrap();
-        for path in ["corpus.jsonl", "queries.jsonl", "qrels/train.tsv", "qrels/test.tsv", "qrels/dev.tsv", "qrels/unseen.tsv"] {
+        for path in [
+            "corpus.jsonl",
+            "queries.jsonl",
+            "qrels/train.tsv",
+            "qrels/test.tsv",
+            "qrels/dev.tsv",
+            "qrels/unseen.tsv",
+        ] {
             let text = fs::read_to_string(folder.join("data").join(path)).unwrap();
             let text = if path == file { change(text) } else { text };
             fs::write(copy.join(path), text).unwrap();
@@ -312,41 +516,156 @@ fn bad_input_is_refused_with_place_and_remedy() {
         lines.join("\n") + "\n"
     };
     let cases: [(&str, &str, usize, &str, &str); 5] = [
-        ("json", "corpus.jsonl", 7, "{\"_id\": \"x\", ", "corpus.jsonl:7"),
-        ("empty-passage", "corpus.jsonl", 5, "{\"_id\": \"x\", \"title\": \"\", \"text\": \"\"}", "corpus.jsonl:5"),
-        ("empty-query", "queries.jsonl", 3, "{\"_id\": \"x\", \"text\": \" \"}", "queries.jsonl:3"),
-        ("dangling", "qrels/train.tsv", 4, "q0\tno-such-passage\t1", "no-such-passage"),
+        (
+            "json",
+            "corpus.jsonl",
+            7,
+            "{\"_id\": \"x\", ",
+            "corpus.jsonl:7",
+        ),
+        (
+            "empty-passage",
+            "corpus.jsonl",
+            5,
+            "{\"_id\": \"x\", \"title\": \"\", \"text\": \"\"}",
+            "corpus.jsonl:5",
+        ),
+        (
+            "empty-query",
+            "queries.jsonl",
+            3,
+            "{\"_id\": \"x\", \"text\": \" \"}",
+            "queries.jsonl:3",
+        ),
+        (
+            "dangling",
+            "qrels/train.tsv",
+            4,
+            "q0\tno-such-passage\t1",
+            "no-such-passage",
+        ),
         ("columns", "qrels/train.tsv", 4, "q0\t1", "train.tsv:4"),
     ];
     for (name, file, line, with, expected) in cases {
         faulty(name, file, &|text| replace_line(text, line, with));
-        refuse(&folder, &[&train[..], &[&with_data(name)]].concat(), &[expected]);
+        refuse(
+            &folder,
+            &[&train[..], &[&with_data(name)]].concat(),
+            &[expected],
+        );
     }
-    assert!(!folder.join("out/models").exists(), "nothing is written for bad input");
+    assert!(
+        !folder.join("out/models").exists(),
+        "nothing is written for bad input"
+    );
 
     // An index of another tokenizer, a truncated index, a damaged model folder.
-    succeed(&folder, &["tokenizer", "train", "--corpus", "data", "--vocab", "700", "--kind", "bpe", "--out", "other.json"]);
-    succeed(&folder, &["index", "build", "--corpus", "data", "--tokenizer", "other.json", "--out", "other.genret"]);
-    let no_epochs = ["--set", "train.epochs=0.01", "--set", "data={folder=\"data\"}"];
-    succeed(&folder, &[&["train", "--config", "tiny.toml"][..], &no_epochs].concat());
+    succeed(
+        &folder,
+        &[
+            "tokenizer",
+            "train",
+            "--corpus",
+            "data",
+            "--vocab",
+            "700",
+            "--kind",
+            "bpe",
+            "--out",
+            "other.json",
+        ],
+    );
+    succeed(
+        &folder,
+        &[
+            "index",
+            "build",
+            "--corpus",
+            "data",
+            "--tokenizer",
+            "other.json",
+            "--out",
+            "other.genret",
+        ],
+    );
+    let no_epochs = [
+        "--set",
+        "train.epochs=0.01",
+        "--set",
+        "data={folder=\"data\"}",
+    ];
+    succeed(
+        &folder,
+        &[&["train", "--config", "tiny.toml"][..], &no_epochs].concat(),
+    );
     let model = only_model(&folder.join("out"));
     let model = model.to_str().unwrap();
     let rest = ["--queries", "data/queries.jsonl", "--out", "run.trec"];
-    refuse(&folder, &[&["decode", "--model", model, "--index", "other.genret"][..], &rest].concat(), &["tokenizer"]);
+    refuse(
+        &folder,
+        &[
+            &["decode", "--model", model, "--index", "other.genret"][..],
+            &rest,
+        ]
+        .concat(),
+        &["tokenizer"],
+    );
     let bytes = fs::read(folder.join("out/index.genret")).unwrap();
     fs::write(folder.join("cut.genret"), &bytes[..bytes.len() / 2]).unwrap();
-    refuse(&folder, &[&["decode", "--model", model, "--index", "cut.genret"][..], &rest].concat(), &["cut.genret", "genret index build"]);
-    refuse(&folder, &[&["decode", "--model", "data", "--index", "out/index.genret"][..], &rest].concat(), &["genret.json"]);
-    refuse(&folder, &["decode", "--model", model, "--index", "out/index.genret", "--text", " "], &["empty"]);
+    refuse(
+        &folder,
+        &[
+            &["decode", "--model", model, "--index", "cut.genret"][..],
+            &rest,
+        ]
+        .concat(),
+        &["cut.genret", "genret index build"],
+    );
+    refuse(
+        &folder,
+        &[
+            &["decode", "--model", "data", "--index", "out/index.genret"][..],
+            &rest,
+        ]
+        .concat(),
+        &["genret.json"],
+    );
+    refuse(
+        &folder,
+        &[
+            "decode",
+            "--model",
+            model,
+            "--index",
+            "out/index.genret",
+            "--text",
+            " ",
+        ],
+        &["empty"],
+    );
     fs::write(folder.join("bad.tsv"), "q1\tWho?\nq2\t\n").unwrap();
     refuse(
         &folder,
-        &["decode", "--model", model, "--index", "out/index.genret", "--queries", "bad.tsv", "--out", "run.trec"],
+        &[
+            "decode",
+            "--model",
+            model,
+            "--index",
+            "out/index.genret",
+            "--queries",
+            "bad.tsv",
+            "--out",
+            "run.trec",
+        ],
         &["bad.tsv:2"],
     );
     assert!(!folder.join("run.trec").exists());
     // Settings that do not fit what the folder was made with.
-    refuse(&folder, &["train", "--config", "tiny.toml"], &["[data]", "out"]);
+    refuse(
+        &folder,
+        &["train", "--config", "tiny.toml"],
+        &["[data]", "out"],
+    );
     fs::remove_dir_all(&folder).unwrap();
 }
 
@@ -354,13 +673,27 @@ fn bad_input_is_refused_with_place_and_remedy() {
 fn every_command_explains_itself() {
     let folder = folder("help");
     let verbs: [&[&str]; 12] = [
-        &[], &["data", "synth"], &["data", "inspect"], &["tokenizer", "train"], &["index", "build"],
-        &["index", "query"], &["train"], &["decode"], &["evaluate"], &["cgl"], &["sweep"], &["fit"],
+        &[],
+        &["data", "synth"],
+        &["data", "inspect"],
+        &["tokenizer", "train"],
+        &["index", "build"],
+        &["index", "query"],
+        &["train"],
+        &["decode"],
+        &["evaluate"],
+        &["cgl"],
+        &["sweep"],
+        &["fit"],
     ];
     for verb in verbs {
         let help = succeed(&folder, &[verb, &["--help"]].concat());
         for flag in ["--device", "--seed", "--verbose"] {
-            assert!(help.contains(flag), "genret {} --help lacks {flag}", verb.join(" "));
+            assert!(
+                help.contains(flag),
+                "genret {} --help lacks {flag}",
+                verb.join(" ")
+            );
         }
     }
     refuse(&folder, &["no-such-verb"], &["no-such-verb"]);

@@ -14,7 +14,10 @@ use genret::types::TokenId;
 const VOCAB: usize = 12;
 
 fn index_of(passages: &[Vec<TokenId>]) -> NgramIndex {
-    let options = IndexOptions { min_node_count: 4, ..IndexOptions::default() };
+    let options = IndexOptions {
+        min_node_count: 4,
+        ..IndexOptions::default()
+    };
     let mut builder = IndexBuilder::new(VOCAB, 1, "test", options).unwrap();
     for (i, passage) in passages.iter().enumerate() {
         builder.push(&format!("p{i}"), &[], passage).unwrap();
@@ -28,7 +31,9 @@ fn all_ngrams(passages: &[Vec<TokenId>], longest: usize) -> BTreeMap<Vec<TokenId
     for passage in passages {
         for start in 0..passage.len() {
             for len in 1..=longest.min(passage.len() - start) {
-                *counts.entry(passage[start..start + len].to_vec()).or_insert(0) += 1;
+                *counts
+                    .entry(passage[start..start + len].to_vec())
+                    .or_insert(0) += 1;
             }
         }
     }
@@ -40,7 +45,11 @@ fn prompt(seed: u32) -> Vec<TokenId> {
 }
 
 fn options(beam_width: usize, max_new_tokens: usize) -> DecodeOptions {
-    DecodeOptions { beam_width, max_new_tokens, ..DecodeOptions::default() }
+    DecodeOptions {
+        beam_width,
+        max_new_tokens,
+        ..DecodeOptions::default()
+    }
 }
 
 fn small_llama(seed: u64) -> Llama {
@@ -67,7 +76,11 @@ fn a_wide_beam_is_exhaustive() {
         for found in &decoded.harvest {
             assert_eq!(expected[&found.tokens], found.count, "{:?}", found.tokens);
             let log_prob = model.log_prob(&prompt, &found.tokens);
-            assert!((found.log_prob - log_prob).abs() < 1e-5, "{:?}", found.tokens);
+            assert!(
+                (found.log_prob - log_prob).abs() < 1e-5,
+                "{:?}",
+                found.tokens
+            );
         }
     }
 }
@@ -112,8 +125,14 @@ fn a_narrow_beam_keeps_the_best_of_each_step() {
 fn allowed_probabilities_sum_to_one() {
     let passages = random_passages(3, 6, 10, VOCAB as u32);
     let index = index_of(&passages);
-    let model = TableModel { vocab: VOCAB, seed: 3 };
-    let options = DecodeOptions { normalise: Normalise::Allowed, ..options(100, 1) };
+    let model = TableModel {
+        vocab: VOCAB,
+        seed: 3,
+    };
+    let options = DecodeOptions {
+        normalise: Normalise::Allowed,
+        ..options(100, 1)
+    };
     let decoded = &beam_search(&model, &index, &[&prompt(1)], &options).unwrap()[0];
     let sum: f64 = decoded.harvest.iter().map(|h| h.log_prob.exp()).sum();
     assert!((sum - 1.0).abs() < 1e-9, "{sum}");
@@ -123,7 +142,12 @@ fn assert_same<S>(a: &Decoded<S>, b: &Decoded<S>, what: &str) {
     assert_eq!(a.harvest.len(), b.harvest.len(), "{what}");
     for (a, b) in a.harvest.iter().zip(&b.harvest) {
         assert_eq!(a.tokens, b.tokens, "{what}");
-        assert!((a.log_prob - b.log_prob).abs() < 1e-4, "{what}: {} {}", a.log_prob, b.log_prob);
+        assert!(
+            (a.log_prob - b.log_prob).abs() < 1e-4,
+            "{what}: {} {}",
+            a.log_prob,
+            b.log_prob
+        );
     }
 }
 
@@ -133,7 +157,11 @@ fn a_batch_decodes_as_each_query_alone() {
     let index = index_of(&passages);
     let model = small_llama(5);
     let prompts: Vec<Vec<TokenId>> = (1..6usize)
-        .map(|i| (0..i * 3).map(|j| TokenId(((i * 5 + j * 7) % VOCAB) as u32)).collect())
+        .map(|i| {
+            (0..i * 3)
+                .map(|j| TokenId(((i * 5 + j * 7) % VOCAB) as u32))
+                .collect()
+        })
         .collect();
     let together: Vec<&[TokenId]> = prompts.iter().map(|p| &p[..]).collect();
     let together = beam_search(&model, &index, &together, &options(4, 6)).unwrap();
@@ -153,7 +181,12 @@ fn every_emitted_ngram_occurs_in_the_corpus() {
         let prompt = prompt(seed);
         for decoded in beam_search(&model, &index, &[&prompt], &options(5, 8)).unwrap() {
             for found in decoded.harvest.iter().chain(&decoded.last) {
-                assert_eq!(ngrams.get(&found.tokens), Some(&found.count), "{:?}", found.tokens);
+                assert_eq!(
+                    ngrams.get(&found.tokens),
+                    Some(&found.count),
+                    "{:?}",
+                    found.tokens
+                );
                 assert_eq!(index.count(found.state), found.count);
             }
         }
@@ -185,5 +218,8 @@ fn too_long_a_prompt_is_an_error() {
     let model = small_llama(1);
     let prompt = vec![TokenId(1); 510];
     let message = model.start(&[&prompt], 10).err().unwrap().to_string();
-    assert!(message.contains("520") && message.contains("512"), "{message}");
+    assert!(
+        message.contains("520") && message.contains("512"),
+        "{message}"
+    );
 }

@@ -33,20 +33,30 @@ fn integers(path: &Path) -> BTreeMap<String, Vec<i64>> {
     let bytes = std::fs::read(path).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
     let values = |data: &[u8]| {
-        data.chunks(8).map(|b| i64::from_le_bytes(b.try_into().unwrap())).collect()
+        data.chunks(8)
+            .map(|b| i64::from_le_bytes(b.try_into().unwrap()))
+            .collect()
     };
-    tensors.iter().map(|(name, view)| (name.to_string(), values(view.data()))).collect()
+    tensors
+        .iter()
+        .map(|(name, view)| (name.to_string(), values(view.data())))
+        .collect()
 }
 
 fn fixture(folder: &Path, device: &Device) -> Fixture {
     let config = LlamaConfig::load(&folder.join("config.json")).unwrap();
     // The same shape from the keys of transformers 5.
-    assert_eq!(config, LlamaConfig::load(&folder.join("config.v5.json")).unwrap());
+    assert_eq!(
+        config,
+        LlamaConfig::load(&folder.join("config.v5.json")).unwrap()
+    );
     let gradients = folder.join("grads.safetensors");
     Fixture {
         inputs: integers(&folder.join("inputs.safetensors")),
         expected: checkpoint::read(&folder.join("expected.safetensors")).unwrap(),
-        gradients: gradients.exists().then(|| checkpoint::read(&gradients).unwrap()),
+        gradients: gradients
+            .exists()
+            .then(|| checkpoint::read(&gradients).unwrap()),
         model: checkpoint::load(config.init(0, device), folder).unwrap(),
     }
 }
@@ -79,7 +89,9 @@ impl Fixture {
 }
 
 fn for_each_fixture(mut check: impl FnMut(&str, Fixture), device: &Device) {
-    let Some(root) = common::shared("fixtures/hf-parity") else { return };
+    let Some(root) = common::shared("fixtures/hf-parity") else {
+        return;
+    };
     for name in CHECKPOINTS {
         check(name, fixture(&root.join(name), device));
     }
@@ -94,11 +106,17 @@ fn logits_and_hidden_states_equal_transformers() {
             let causal = fixture.model.hidden(&batch, true).unwrap();
             let logits = checkpoint::values(fixture.model.logits(causal));
             let difference = fixture.difference("logits", &logits, config.vocab_size);
-            assert!(difference < TOLERANCE, "{name}: causal logits differ by {difference}");
+            assert!(
+                difference < TOLERANCE,
+                "{name}: causal logits differ by {difference}"
+            );
             let hidden = checkpoint::values(fixture.model.hidden(&batch, false).unwrap());
             let expected = "bidirectional.last_hidden_state";
             let difference = fixture.difference(expected, &hidden, config.hidden_size);
-            assert!(difference < TOLERANCE, "{name}: bidirectional states differ by {difference}");
+            assert!(
+                difference < TOLERANCE,
+                "{name}: bidirectional states differ by {difference}"
+            );
         },
         &Device::flex(),
     );
@@ -112,17 +130,27 @@ fn loss_and_gradients_equal_pytorch() {
             let labels = &fixture.inputs["labels"];
             let mut positions = vec![];
             let mut targets = vec![];
-            for (i, &label) in labels.iter().enumerate().filter(|(i, l)| i % batch.seq > 0 && **l >= 0) {
+            for (i, &label) in labels
+                .iter()
+                .enumerate()
+                .filter(|(i, l)| i % batch.seq > 0 && **l >= 0)
+            {
                 positions.push(i as i32 - 1);
                 targets.push(TokenId(label as u32));
             }
             let hidden = fixture.model.hidden(&batch, true).unwrap();
-            let positions = burn::tensor::Tensor::from_ints(&positions[..], &fixture.model.device());
+            let positions =
+                burn::tensor::Tensor::from_ints(&positions[..], &fixture.model.device());
             let hidden = genret_kernels::embedding(hidden, positions);
             let loss = fixture.model.loss_sum(hidden, &targets) / targets.len() as f64;
             let got = checkpoint::values(loss.clone().inner())[0];
-            assert!((got - fixture.expected["loss"][0]).abs() < TOLERANCE, "{name}: loss {got}");
-            let Some(expected) = &fixture.gradients else { return };
+            assert!(
+                (got - fixture.expected["loss"][0]).abs() < TOLERANCE,
+                "{name}: loss {got}"
+            );
+            let Some(expected) = &fixture.gradients else {
+                return;
+            };
             let mut graph = loss.backward();
             let gradients = gradients(&fixture.model, &mut graph);
             assert_eq!(gradients.len(), expected.len(), "{name}");
@@ -133,17 +161,17 @@ fn loss_and_gradients_equal_pytorch() {
                     .zip(expected)
                     .map(|(a, b)| (a - b).abs())
                     .fold(0.0, f32::max);
-                assert!(difference < TOLERANCE, "{name}: gradient of {parameter}: {difference}");
+                assert!(
+                    difference < TOLERANCE,
+                    "{name}: gradient of {parameter}: {difference}"
+                );
             }
         },
         &Device::flex().autodiff(),
     );
 }
 
-fn gradients(
-    model: &Llama,
-    graph: &mut burn::tensor::Gradients,
-) -> BTreeMap<String, Vec<f32>> {
+fn gradients(model: &Llama, graph: &mut burn::tensor::Gradients) -> BTreeMap<String, Vec<f32>> {
     use burn::module::{ModuleVisitor, Param};
     use burn::tensor::Tensor;
     struct Visitor<'a> {
@@ -159,11 +187,19 @@ fn gradients(
             self.path.pop();
         }
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let gradient = param.val().grad_remove(self.graph).expect("every parameter has one");
-            self.found.insert(self.path.join("."), checkpoint::values(gradient));
+            let gradient = param
+                .val()
+                .grad_remove(self.graph)
+                .expect("every parameter has one");
+            self.found
+                .insert(self.path.join("."), checkpoint::values(gradient));
         }
     }
-    let mut visitor = Visitor { path: vec![], graph, found: BTreeMap::new() };
+    let mut visitor = Visitor {
+        path: vec![],
+        graph,
+        found: BTreeMap::new(),
+    };
     model.visit(&mut visitor);
     visitor.found
 }
@@ -188,9 +224,15 @@ fn cached_decoding_equals_the_whole_pass() {
                     let width = config.vocab_size;
                     let expected = &whole[position * width..(position + 1) * width];
                     let got = &got[at * width..(at + 1) * width];
-                    let difference =
-                        got.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-                    assert!(difference < TOLERANCE, "{name}, step {step}, row {row}: {difference}");
+                    let difference = got
+                        .iter()
+                        .zip(expected)
+                        .map(|(a, b)| (a - b).abs())
+                        .fold(0.0, f32::max);
+                    assert!(
+                        difference < TOLERANCE,
+                        "{name}, step {step}, row {row}: {difference}"
+                    );
                 }
                 if step == 6 {
                     break;
@@ -202,8 +244,10 @@ fn cached_decoding_equals_the_whole_pass() {
                     _ => vec![1, 2, 0],
                 };
                 order = parents.iter().map(|&p| order[p]).collect();
-                let last: Vec<TokenId> =
-                    order.iter().map(|&row| rows[row][rows[row].len() - 6 + step]).collect();
+                let last: Vec<TokenId> = order
+                    .iter()
+                    .map(|&row| rows[row][rows[row].len() - 6 + step])
+                    .collect();
                 logits = fixture.model.step(&mut state, &parents, &last).unwrap();
             }
         },
@@ -221,7 +265,8 @@ fn identifiers_score_as_in_transformers() {
             let mut compared = 0;
             // Per trie and sequence: every identifier with its summed log-probability.
             for per_sequence in json["exhaustive"].as_object().unwrap().values() {
-                for (prompt, scored) in fixture.rows().iter().zip(per_sequence.as_array().unwrap()) {
+                for (prompt, scored) in fixture.rows().iter().zip(per_sequence.as_array().unwrap())
+                {
                     let scored: Vec<(Vec<TokenId>, f64)> =
                         serde_json::from_value(scored.clone()).unwrap();
                     let identifiers: Vec<&[TokenId]> = scored.iter().map(|(i, _)| &i[..]).collect();
@@ -230,7 +275,10 @@ fn identifiers_score_as_in_transformers() {
                         let sum: f64 = losses.iter().map(|&l| f64::from(l)).sum();
                         // One tolerance per token.
                         let difference = (sum + score).abs() / losses.len() as f64;
-                        assert!(difference < TOLERANCE.into(), "{name} {identifier:?}: {difference}");
+                        assert!(
+                            difference < TOLERANCE.into(),
+                            "{name} {identifier:?}: {difference}"
+                        );
                         compared += 1;
                     }
                 }
@@ -251,8 +299,16 @@ fn a_saved_model_loads_to_the_same_bits() {
             let read = LlamaConfig::load(&folder.join("config.json")).unwrap();
             assert_eq!(&read, config, "{name}");
             let model = checkpoint::load(read.init(7, &Device::flex()), &folder).unwrap();
-            for (a, b) in parameters::list(&fixture.model).into_iter().zip(parameters::list(&model)) {
-                assert_eq!(checkpoint::values(a.values), checkpoint::values(b.values), "{name} {}", a.name);
+            for (a, b) in parameters::list(&fixture.model)
+                .into_iter()
+                .zip(parameters::list(&model))
+            {
+                assert_eq!(
+                    checkpoint::values(a.values),
+                    checkpoint::values(b.values),
+                    "{name} {}",
+                    a.name
+                );
             }
         },
         &Device::flex(),
@@ -264,15 +320,25 @@ fn a_saved_model_loads_to_the_same_bits() {
 #[ignore = "writes a folder for tests/parity/open_in_transformers.py; GENRET_PARITY_MODEL=folder of genret train, GENRET_PARITY_OUT=where to write"]
 fn export() {
     let variable = |name: &str| std::path::PathBuf::from(std::env::var(name).expect(name));
-    let (from, to) = (variable("GENRET_PARITY_MODEL"), variable("GENRET_PARITY_OUT"));
+    let (from, to) = (
+        variable("GENRET_PARITY_MODEL"),
+        variable("GENRET_PARITY_OUT"),
+    );
     std::fs::create_dir_all(&to).unwrap();
-    for file in ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
+    for file in [
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ] {
         std::fs::copy(from.join(file), to.join(file)).unwrap();
     }
     let config = LlamaConfig::load(&to.join("config.json")).unwrap();
     let model = checkpoint::load(config.init(0, &Device::flex()), &to).unwrap();
     let tokenizer = genret::tokenizer::Tokenizer::load(&to).unwrap();
-    let tokens = tokenizer.encode(" Which river runs through the town, and who built its bridge?").unwrap();
+    let tokens = tokenizer
+        .encode(" Which river runs through the town, and who built its bridge?")
+        .unwrap();
     let hidden = model.hidden(&Sequences::pad(&[&tokens]), true).unwrap();
     let logits = checkpoint::values(model.logits(hidden));
     let rows: Vec<&[f32]> = logits.chunks(config.vocab_size).collect();

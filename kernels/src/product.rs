@@ -380,6 +380,22 @@ mod tests {
     }
 
     #[test]
+    fn tiles_have_the_bits_of_single_dot_products() {
+        for (rows, outer, inner) in [(1, 1, 5), (3, 6, 16), (5, 9, 100), (8, 4, 256)] {
+            let x: Vec<f32> = (0..rows * inner)
+                .map(|i| (i * 37 % 101) as f32 / 17.0)
+                .collect();
+            let w: Vec<f32> = (0..outer * inner)
+                .map(|i| (i * 53 % 97) as f32 / 13.0)
+                .collect();
+            let (mut tiled, mut single) = (vec![0.0; rows * outer], vec![0.0; rows * outer]);
+            dots(&x, &w, inner, &mut tiled);
+            dots_one_by_one(&x, &w, inner, &mut single);
+            assert_eq!(tiled, single);
+        }
+    }
+
+    #[test]
     fn threads_do_not_change_bits() {
         let (m, n, k) = (300, 257, 190);
         let a: Vec<f32> = (0..m * k)

@@ -67,7 +67,10 @@ pub(super) fn run(args: &CglArgs, shared: &Shared) -> Result<()> {
     let options = CaseOptions {
         seed: shared.seed.unwrap_or(0),
         negatives: args.negatives,
-        span: SpanOptions { draws: args.spans, ..objective.span.clone() },
+        span: SpanOptions {
+            draws: args.spans,
+            ..objective.span.clone()
+        },
         template: &objective.template,
     };
     let cases = contrastive_cases(&corpus, &passages, &tokenizer, &judged, &qrels, &options)?;
@@ -78,13 +81,19 @@ pub(super) fn run(args: &CglArgs, shared: &Shared) -> Result<()> {
     for (done, case) in cases.iter().enumerate() {
         let losses = contrastive_losses(&trained.model, case, 512)?;
         for (aggregation, values) in &mut values {
-            let per_passage: Vec<f64> =
-                losses.passages.iter().map(|spans| aggregation.passage_loss(spans)).collect();
+            let per_passage: Vec<f64> = losses
+                .passages
+                .iter()
+                .map(|spans| aggregation.passage_loss(spans))
+                .collect();
             values.push(cgl::contrastive(per_passage[0], &per_passage[1..]));
         }
         if args.out.is_some() {
-            let passages: Vec<&str> =
-                case.passages.iter().map(|&p| corpus.passage(p).id.as_str()).collect();
+            let passages: Vec<&str> = case
+                .passages
+                .iter()
+                .map(|&p| corpus.passage(p).id.as_str())
+                .collect();
             rows.push(serde_json::json!({
                 "query": case.query, "passages": passages, "losses": losses.passages,
             }));
@@ -93,8 +102,10 @@ pub(super) fn run(args: &CglArgs, shared: &Shared) -> Result<()> {
     }
     progress.finish();
     if let Some(out) = &args.out {
-        atomic_file::write(out, |w| rows.iter().try_for_each(|row| writeln!(w, "{row}")))
-            .with_context(|| format!("writing {}", out.display()))?;
+        atomic_file::write(out, |w| {
+            rows.iter().try_for_each(|row| writeln!(w, "{row}"))
+        })
+        .with_context(|| format!("writing {}", out.display()))?;
     }
     let chance = ((args.negatives + 1) as f64).ln();
     for (aggregation, values) in &values {
@@ -106,7 +117,10 @@ pub(super) fn run(args: &CglArgs, shared: &Shared) -> Result<()> {
             });
             println!("{row}");
         } else {
-            println!("{name:<28} {mean:.4} +- {error:.4}  ({} queries, chance {chance:.3})", values.len());
+            println!(
+                "{name:<28} {mean:.4} +- {error:.4}  ({} queries, chance {chance:.3})",
+                values.len()
+            );
         }
     }
     Ok(())

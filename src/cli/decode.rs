@@ -103,7 +103,10 @@ fn answer_on_terminal(
     text: &str,
     k: usize,
 ) -> Result<()> {
-    let query = Query { id: QueryId::from("text"), text: text.into() };
+    let query = Query {
+        id: QueryId::from("text"),
+        text: text.into(),
+    };
     let answers = retriever.answer(&[query], k)?;
     let answer = &answers[0];
     if answer.hits.is_empty() {
@@ -151,34 +154,61 @@ fn decode_file(
         PathBuf::from(name)
     };
     let state_path = beside(out, ".partial.json");
-    let texts: Vec<(&str, &str)> = queries.iter().map(|q| (q.id.as_str(), &q.text[..])).collect();
+    let texts: Vec<(&str, &str)> = queries
+        .iter()
+        .map(|q| (q.id.as_str(), &q.text[..]))
+        .collect();
     let record = fs::read_to_string(args.model.join("genret.json")).unwrap_or_default();
     let identity = hash(&(
         record,
         fs::canonicalize(&args.index).unwrap_or_default(),
         texts,
-        (args.beam, args.max_new_tokens, args.batch, args.k, &args.tag, &args.explain, &shared.device),
+        (
+            args.beam,
+            args.max_new_tokens,
+            args.batch,
+            args.k,
+            &args.tag,
+            &args.explain,
+            &shared.device,
+        ),
     ));
-    let fresh = || Partial { identity: identity.clone(), queries: 0, run_bytes: 0, evidence_bytes: 0 };
+    let fresh = || Partial {
+        identity: identity.clone(),
+        queries: 0,
+        run_bytes: 0,
+        evidence_bytes: 0,
+    };
     let mut partial = fs::read_to_string(&state_path)
         .ok()
         .and_then(|text| serde_json::from_str::<Partial>(&text).ok())
         .filter(|p| p.identity == identity && p.queries <= queries.len())
         .unwrap_or_else(fresh);
     if partial.queries > 0 {
-        eprintln!("continuing after {} of {} queries", partial.queries, queries.len());
+        eprintln!(
+            "continuing after {} of {} queries",
+            partial.queries,
+            queries.len()
+        );
     }
     let open = |path: &Path, bytes: u64| -> Result<fs::File> {
         let path = beside(path, ".partial");
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path);
         let mut file = file.with_context(|| format!("opening {}", path.display()))?;
         file.set_len(bytes)?;
         file.seek(std::io::SeekFrom::End(0))?;
         Ok(file)
     };
     let mut run_file = open(out, partial.run_bytes)?;
-    let mut evidence_file =
-        args.explain.as_ref().map(|path| open(path, partial.evidence_bytes)).transpose()?;
+    let mut evidence_file = args
+        .explain
+        .as_ref()
+        .map(|path| open(path, partial.evidence_bytes))
+        .transpose()?;
 
     let mut progress = Progress::new("decoding", queries.len() as u64);
     for batch in queries[partial.queries..].chunks(args.batch) {
@@ -219,7 +249,10 @@ fn scored_docs<'a>(
     answer: &'a Answer,
     index: &'a NgramIndex,
 ) -> impl Iterator<Item = (DocId, f32)> + 'a {
-    answer.hits.iter().map(|hit| (DocId::from(index.doc_id(hit.passage)), hit.score.get()))
+    answer
+        .hits
+        .iter()
+        .map(|hit| (DocId::from(index.doc_id(hit.passage)), hit.score.get()))
 }
 
 /// One JSON line: the query with its hits, and of each hit the n-grams with text and credit.

@@ -20,13 +20,18 @@ impl Progress {
     /// A task of `total` parts.
     pub fn new(label: &str, total: u64) -> Self {
         let bar = ProgressBar::new(total);
-        let style = ProgressStyle::with_template(
-            "{msg} {wide_bar} {pos}/{len} {elapsed} left {eta}",
-        );
+        let style =
+            ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {elapsed} left {eta}");
         bar.set_style(style.expect("the template is fixed and valid"));
         bar.set_message(label.to_string());
         let now = Instant::now();
-        Self { bar, label: label.into(), total, started: now, printed: now }
+        Self {
+            bar,
+            label: label.into(),
+            total,
+            started: now,
+            printed: now,
+        }
     }
 
     /// `done` parts are done; `remark` says how it goes.
@@ -37,7 +42,10 @@ impl Progress {
                 self.printed = Instant::now();
                 let left = self.started.elapsed().as_secs_f64() / done.max(1) as f64
                     * (self.total - done) as f64;
-                eprintln!("{}: {done}/{} {remark}, {left:.0} s left", self.label, self.total);
+                eprintln!(
+                    "{}: {done}/{} {remark}, {left:.0} s left",
+                    self.label, self.total
+                );
             }
         } else {
             self.bar.set_message(format!("{} {remark}", self.label));

@@ -12,12 +12,15 @@ use crate::config::Config;
 use crate::experiment::Experiment;
 use crate::model;
 use crate::record;
-use crate::scaling::report::Report;
+use crate::scaling::report::{ONE_RUN, Report};
 use crate::sweep::{self, CellRow, Event, Plan};
 
 /// Runs what is missing of a grid, fits scaling laws, draws curves.
 #[derive(Args, Debug)]
-#[command(args_conflicts_with_subcommands = true, subcommand_precedence_over_arg = true)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    subcommand_precedence_over_arg = true
+)]
 pub struct SweepArgs {
     #[command(subcommand)]
     verb: Option<SweepVerb>,
@@ -77,7 +80,10 @@ pub(super) fn run(args: &SweepArgs, shared: &Shared) -> Result<()> {
 fn sweep(path: &std::path::Path, args: &RunArgs, shared: &Shared) -> Result<()> {
     let config = load_config(path, &args.set, shared)?;
     if config.sweep.sizes.is_empty() {
-        bail!("{}: [sweep] names no sizes, such as sizes = [\"s0.3m\", \"s1m\"]", path.display());
+        bail!(
+            "{}: [sweep] names no sizes, such as sizes = [\"s0.3m\", \"s1m\"]",
+            path.display()
+        );
     }
     let device = model::open_device(&shared.device)?;
     let experiment = Experiment::open(config, &mut |what| eprintln!("{what}"))?;
@@ -86,8 +92,13 @@ fn sweep(path: &std::path::Path, args: &RunArgs, shared: &Shared) -> Result<()> 
         print_plan(&plan, &experiment);
         return Ok(());
     }
-    let mut display = Display { plan: &plan, bar: None };
-    let rows = sweep::run(&experiment, &plan, &device, &mut |event| display.show(event))?;
+    let mut display = Display {
+        plan: &plan,
+        bar: None,
+    };
+    let rows = sweep::run(&experiment, &plan, &device, &mut |event| {
+        display.show(event)
+    })?;
     display.close();
     report(&experiment.config, &rows)
 }
@@ -96,7 +107,15 @@ fn print_plan(plan: &Plan, experiment: &Experiment) {
     let evaluate = &experiment.config.evaluate;
     println!(
         "{:<8} {:>8} {:>5} {:>12} {:>12} {:>10} {:>11} {:>11} {:>9}  beams",
-        "size", "fraction", "seed", "parameters", "embedding", "examples", "tokens", "FLOPs", "memory"
+        "size",
+        "fraction",
+        "seed",
+        "parameters",
+        "embedding",
+        "examples",
+        "tokens",
+        "FLOPs",
+        "memory"
     );
     let (mut flops, mut cells) = (0.0, 0);
     for model in &plan.models {
@@ -112,11 +131,20 @@ fn print_plan(plan: &Plan, experiment: &Experiment) {
             model.tokens,
             model.train_flops,
             model.memory_bytes / 1e6,
-            model.cells.iter().map(|c| c.beam.to_string()).collect::<Vec<_>>().join(" "),
+            model
+                .cells
+                .iter()
+                .map(|c| c.beam.to_string())
+                .collect::<Vec<_>>()
+                .join(" "),
         );
         flops += model.train_flops + model.measure_flops;
         let queries = evaluate.splits.len() * evaluate.queries.min(10_000);
-        flops += model.cells.iter().map(|c| c.decode_flops * queries as f64).sum::<f64>();
+        flops += model
+            .cells
+            .iter()
+            .map(|c| c.decode_flops * queries as f64)
+            .sum::<f64>();
         cells += model.cells.len();
     }
     println!(
@@ -131,7 +159,10 @@ fn status(args: &ConfigArgs, shared: &Shared) -> Result<()> {
     let config = load_config(&args.config, &args.set, shared)?;
     let rows: Vec<CellRow> = record::read(&config.out.join("runs.jsonl"))?;
     let sweep = &config.sweep;
-    println!("{:<8} {:>8} {:>5} {:>6}  state", "size", "fraction", "seed", "beam");
+    println!(
+        "{:<8} {:>8} {:>5} {:>6}  state",
+        "size", "fraction", "seed", "beam"
+    );
     for size in &sweep.sizes {
         for &fraction in &sweep.fractions {
             for &seed in &sweep.seeds {
@@ -180,16 +211,28 @@ impl Display<'_> {
                 self.at("  contrastive loss".into(), done as u64, of as u64, "");
             }
             Event::Decoded(beam, done, of) => {
-                self.at(format!("  decoding, beam {beam}"), done as u64, of as u64, "");
+                self.at(
+                    format!("  decoding, beam {beam}"),
+                    done as u64,
+                    of as u64,
+                    "",
+                );
             }
             Event::Cell(row) => {
                 self.close();
                 let measures: Vec<String> = row
                     .measures
                     .iter()
-                    .flat_map(|(split, m)| m.iter().map(move |(k, v)| format!("{split} {k} {v:.3}")))
+                    .flat_map(|(split, m)| {
+                        m.iter().map(move |(k, v)| format!("{split} {k} {v:.3}"))
+                    })
                     .collect();
-                eprintln!("  beam {:>4}: CGL {:.3}, {}", row.beam, row.cgl, measures.join(", "));
+                eprintln!(
+                    "  beam {:>4}: CGL {:.3}, {}",
+                    row.beam,
+                    row.cgl,
+                    measures.join(", ")
+                );
             }
         }
     }
@@ -214,10 +257,16 @@ impl Display<'_> {
 /// Fits, draws and prints the laws of the rows.
 fn report(config: &Config, rows: &[CellRow]) -> Result<()> {
     if rows.is_empty() {
-        bail!("no finished cells in {}: run `genret sweep` first", config.out.display());
+        bail!(
+            "no finished cells in {}: run `genret sweep` first",
+            config.out.display()
+        );
     }
     print_rows(rows, config);
-    let quality = (&config.evaluate.splits[0][..], &config.evaluate.measures[0][..]);
+    let quality = (
+        &config.evaluate.splits[0][..],
+        &config.evaluate.measures[0][..],
+    );
     for written in sweep::report(&config.name, rows, quality, &config.out)? {
         print_laws(&written.report);
         println!("report    {}", written.folder.join("scaling.md").display());
@@ -233,7 +282,13 @@ fn print_rows(rows: &[CellRow], config: &Config) {
         .evaluate
         .splits
         .iter()
-        .flat_map(|s| config.evaluate.measures.iter().map(move |m| (&s[..], &m[..])))
+        .flat_map(|s| {
+            config
+                .evaluate
+                .measures
+                .iter()
+                .map(move |m| (&s[..], &m[..]))
+        })
         .collect();
     print!(
         "{:<8} {:>12} {:>8} {:>8} {:>5} {:>5} {:>15} {:>8}",
@@ -254,23 +309,36 @@ fn print_rows(rows: &[CellRow], config: &Config) {
             row.beam,
             row.cgl,
             row.cgl_se,
-            row.validation_loss.map_or("-".into(), |l| format!("{l:.3}")),
+            row.validation_loss
+                .map_or("-".into(), |l| format!("{l:.3}")),
         );
         for (split, measure) in &columns {
             let value = row.measures.get(*split).and_then(|m| m.get(*measure));
             print!(" {:>13}", value.map_or("-".into(), |v| format!("{v:.4}")));
         }
-        println!(" {:>12.3e} {:>8.1}", row.decode_flops, 1000.0 * row.decode_secs);
+        println!(
+            " {:>12.3e} {:>8.1}",
+            row.decode_flops,
+            1000.0 * row.decode_secs
+        );
     }
 }
 
 /// One line per law: its formula with numbers, and how far it can be trusted.
 fn print_laws(report: &Report) {
     println!("\n{} of {}", report.study.loss_name, report.study.title);
-    for section in &report.sections {
+    // The laws of single runs are many; they stand in the report.
+    for section in report
+        .sections
+        .iter()
+        .filter(|s| !s.name.starts_with(ONE_RUN))
+    {
         let Some(answer) = &section.answer else {
-            let reasons: Vec<&str> =
-                section.candidates.iter().filter_map(|c| c.refused.as_deref()).collect();
+            let reasons: Vec<&str> = section
+                .candidates
+                .iter()
+                .filter_map(|c| c.refused.as_deref())
+                .collect();
             println!("  {:<10} no law: {}", section.name, reasons.join("; "));
             continue;
         };
@@ -289,7 +357,11 @@ fn print_laws(report: &Report) {
                 None => format!("{name} = {:.4}", fit.params[i]),
             })
             .collect();
-        println!("  {:<10} {}", section.name, fit.law.formula(&section.symbols));
+        println!(
+            "  {:<10} {}",
+            section.name,
+            fit.law.formula(&section.symbols)
+        );
         println!("  {:<10} {}", "", params.join(", "));
         println!(
             "  {:<10} {} points, {} parameters, RMSE of ln {:.4}, R2 of ln {:.4}",

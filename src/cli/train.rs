@@ -29,7 +29,11 @@ pub struct TrainArgs {
 }
 
 /// Loads a configuration with the shared flags applied.
-pub(super) fn load_config(path: &std::path::Path, set: &[String], shared: &Shared) -> Result<Config> {
+pub(super) fn load_config(
+    path: &std::path::Path,
+    set: &[String],
+    shared: &Shared,
+) -> Result<Config> {
     let mut set = set.to_vec();
     set.extend(shared.seed.map(|seed| format!("seed={seed}")));
     Ok(Config::load(path, &set)?)
@@ -56,7 +60,10 @@ pub(super) fn run(args: &TrainArgs, shared: &Shared) -> Result<()> {
         examples * counts.train(prompt, target),
     );
     if args.dry_run {
-        println!("{}", serde_json::to_string_pretty(&spec).context("writing the resolved run")?);
+        println!(
+            "{}",
+            serde_json::to_string_pretty(&spec).context("writing the resolved run")?
+        );
         return Ok(());
     }
     let folder = experiment.model_folder(&spec);
@@ -69,7 +76,10 @@ pub(super) fn run(args: &TrainArgs, shared: &Shared) -> Result<()> {
     let mut bar: Option<Progress> = None;
     let trained = experiment.train(&spec, &device, &mut |p| {
         let bar = bar.get_or_insert_with(|| Progress::new("training", p.steps));
-        bar.at(p.step, &format!("loss {:.4}, {:.0} tokens/s", p.loss, p.tokens_per_sec));
+        bar.at(
+            p.step,
+            &format!("loss {:.4}, {:.0} tokens/s", p.loss, p.tokens_per_sec),
+        );
     })?;
     if let Some(bar) = bar {
         bar.finish();

@@ -498,8 +498,10 @@ impl Run {
     /// Ids or a tag with white space; what the system says.
     pub fn write(&self, path: &Path) -> Result<(), TrecError> {
         self.check_ids()?;
-        atomic_file::write(path, |file| self.write_to(file))
-            .map_err(|source| TrecError::Write { path: path.into(), source })
+        atomic_file::write(path, |file| self.write_to(file)).map_err(|source| TrecError::Write {
+            path: path.into(),
+            source,
+        })
     }
 
     /// Fails on ids or a tag that a run file cannot hold.

@@ -46,6 +46,10 @@ pub fn contrastive_losses<M: NextTokenModel>(
         losses.extend(target_losses(model, &case.prompt, spans)?);
     }
     Ok(ContrastiveLosses {
-        passages: case.span_ranges.iter().map(|range| losses[range.clone()].to_vec()).collect(),
+        passages: case
+            .span_ranges
+            .iter()
+            .map(|range| losses[range.clone()].to_vec())
+            .collect(),
     })
 }

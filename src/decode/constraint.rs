@@ -50,9 +50,7 @@ pub fn best_extensions<S: Copy>(
         }
         let norm = match normalise {
             Normalise::Full => log_sum_exp(row.logits.iter().copied()),
-            Normalise::Allowed => {
-                log_sum_exp(allowed.tokens.iter().map(|t| row.logits[t.index()]))
-            }
+            Normalise::Allowed => log_sum_exp(allowed.tokens.iter().map(|t| row.logits[t.index()])),
         };
         if !norm.is_finite() {
             return None;

@@ -19,23 +19,30 @@ pub fn target_losses<M: NextTokenModel, T: AsRef<[TokenId]>>(
     targets: &[T],
 ) -> Result<Vec<Vec<f32>>, ModelError> {
     let longest = targets.iter().map(|t| t.as_ref().len()).max().unwrap_or(0);
-    let mut losses: Vec<Vec<f32>> =
-        targets.iter().map(|t| Vec::with_capacity(t.as_ref().len())).collect();
+    let mut losses: Vec<Vec<f32>> = targets
+        .iter()
+        .map(|t| Vec::with_capacity(t.as_ref().len()))
+        .collect();
     if longest == 0 {
         return Ok(losses);
     }
     let (mut state, mut logits) = model.start(&[prompt], longest)?;
     // Targets still being scored; at first all of them share the one row of the prompt.
-    let mut live: Vec<usize> =
-        (0..targets.len()).filter(|&i| !targets[i].as_ref().is_empty()).collect();
+    let mut live: Vec<usize> = (0..targets.len())
+        .filter(|&i| !targets[i].as_ref().is_empty())
+        .collect();
     let mut rows: Vec<usize> = vec![0; live.len()];
     for position in 0..longest {
         let [num_rows, vocab] = logits.dims();
         let data = logits.into_data().convert::<f32>();
-        let values = data.as_slice::<f32>().expect("the data was converted to f32");
+        let values = data
+            .as_slice::<f32>()
+            .expect("the data was converted to f32");
         let row_of = |row: usize| &values[row * vocab..(row + 1) * vocab];
-        let norms: Vec<f64> =
-            (0..num_rows).into_par_iter().map(|r| log_sum_exp(row_of(r).iter().copied())).collect();
+        let norms: Vec<f64> = (0..num_rows)
+            .into_par_iter()
+            .map(|r| log_sum_exp(row_of(r).iter().copied()))
+            .collect();
         if norms.iter().any(|norm| !norm.is_finite()) {
             return Err(ModelError::NotFinite { what: "logits" });
         }
@@ -54,7 +61,10 @@ pub fn target_losses<M: NextTokenModel, T: AsRef<[TokenId]>>(
         }
         let parents: Vec<usize> = kept.iter().map(|&(_, row)| row).collect();
         live = kept.into_iter().map(|(target, _)| target).collect();
-        let last: Vec<TokenId> = live.iter().map(|&t| targets[t].as_ref()[position]).collect();
+        let last: Vec<TokenId> = live
+            .iter()
+            .map(|&t| targets[t].as_ref()[position])
+            .collect();
         logits = model.step(&mut state, &parents, &last)?;
         rows = (0..live.len()).collect();
     }

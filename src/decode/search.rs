@@ -45,17 +45,27 @@ pub fn beam_search<M: NextTokenModel, I: SubstringIndex>(
     prompts: &[&[TokenId]],
     options: &DecodeOptions,
 ) -> Result<Vec<Decoded<I::State>>, ModelError> {
-    let root = Hypothesis { tokens: vec![], log_prob: 0.0, count: 0, state: index.root() };
+    let root = Hypothesis {
+        tokens: vec![],
+        log_prob: 0.0,
+        count: 0,
+        state: index.root(),
+    };
     let mut decoded: Vec<Decoded<I::State>> = prompts
         .iter()
-        .map(|_| Decoded { harvest: vec![], last: vec![root.clone()] })
+        .map(|_| Decoded {
+            harvest: vec![],
+            last: vec![root.clone()],
+        })
         .collect();
     let (mut state, mut logits) = model.start(prompts, options.max_new_tokens)?;
     let mut continuations = Continuations::default();
     for length in 1..=options.max_new_tokens {
         let ranges = row_ranges(decoded.iter().map(|d| d.last.len()));
-        let states: Vec<I::State> =
-            decoded.iter().flat_map(|d| d.last.iter().map(|h| h.state)).collect();
+        let states: Vec<I::State> = decoded
+            .iter()
+            .flat_map(|d| d.last.iter().map(|h| h.state))
+            .collect();
         index.continuations(&states, &mut continuations);
         let extended = extend(&decoded, &ranges, &logits, &continuations, options)?;
 
@@ -68,7 +78,12 @@ pub fn beam_search<M: NextTokenModel, I: SubstringIndex>(
                     let mut tokens = Vec::with_capacity(length);
                     tokens.extend_from_slice(&decoded.last[e.parent].tokens);
                     tokens.push(e.token);
-                    Hypothesis { tokens, log_prob: e.log_prob, count: e.count, state: e.state }
+                    Hypothesis {
+                        tokens,
+                        log_prob: e.log_prob,
+                        count: e.count,
+                        state: e.state,
+                    }
                 })
                 .collect();
             let kept = children.len().min(options.beam_width);
@@ -100,7 +115,9 @@ fn extend<S: Copy + Send + Sync>(
 ) -> Result<Vec<Vec<Extension<S>>>, ModelError> {
     let [_, vocab] = logits_bv.dims();
     let data = logits_bv.clone().into_data().convert::<f32>();
-    let values = data.as_slice::<f32>().expect("the data was converted to f32");
+    let values = data
+        .as_slice::<f32>()
+        .expect("the data was converted to f32");
     decoded
         .par_iter()
         .zip(ranges)

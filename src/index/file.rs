@@ -50,7 +50,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use memmap2::{Mmap, MmapMut};
+use memmap2::Mmap;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Field;
@@ -174,21 +174,6 @@ impl IndexFile {
         // SAFETY: index files are replaced by renaming, never written in place (see `storage`).
         let map = unsafe { Mmap::map(&file) }.map_err(|e| IndexError::io(path, "open", e))?;
         Self::parse(path, Bytes::Mapped(map))
-    }
-
-    /// Like [`open`](Self::open), with everything copied into memory.
-    pub(super) fn open_resident(path: &Path) -> Result<Self, IndexError> {
-        let failed = |e| IndexError::io(path, "read", e);
-        let file = Self::open(path)?;
-        let mut memory = MmapMut::map_anon(file.len()).map_err(failed)?;
-        // Large pages are a matter of speed: a system without them goes on with small ones.
-        #[cfg(target_os = "linux")]
-        let _ = memory.advise(memmap2::Advice::HugePage);
-        memory.copy_from_slice(&file.bytes);
-        Self::parse(
-            path,
-            Bytes::Mapped(memory.make_read_only().map_err(failed)?),
-        )
     }
 
     /// Checks header and section table of `bytes`; `path` is for messages.

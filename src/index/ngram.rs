@@ -156,15 +156,6 @@ impl NgramIndex {
         Self::from_file(path, IndexFile::open(path)?)
     }
 
-    /// [`open`](Self::open), then copies the file into memory with large pages where the system has
-    /// them: slower to open, up to twice as fast to ask. For many queries.
-    ///
-    /// # Errors
-    /// As [`open`](Self::open), and [`IndexError::Io`] if there is too little memory.
-    pub fn open_resident(path: &Path) -> Result<Self, IndexError> {
-        Self::from_file(path, IndexFile::open_resident(path)?)
-    }
-
     pub(super) fn from_bytes(path: &Path, bytes: Bytes) -> Result<Self, IndexError> {
         Self::from_file(path, IndexFile::parse(path, bytes)?)
     }

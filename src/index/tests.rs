@@ -272,8 +272,6 @@ fn a_file_says_what_memory_says_and_does_not_depend_on_threads() {
     let index = NgramIndex::open(&path).unwrap();
     index.verify().unwrap();
     compare(&index, &naive(&corpus, Field::Body, 50, 64), 1, 10);
-    let resident = NgramIndex::open_resident(&path).unwrap();
-    compare(&resident, &naive(&corpus, Field::Body, 50, 64), 2, 10);
     assert_eq!(index.stats().num_passages, corpus.len());
     for p in 0..corpus.len() as u32 {
         assert_eq!(index.doc_id(PassageIdx(p)), format!("d{p}"));

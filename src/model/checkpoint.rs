@@ -32,7 +32,8 @@ pub fn load<M: Module>(module: M, folder: &Path) -> Result<M, ModelError> {
                 // SAFETY: the map is only read, and replaced files are renamed over, never changed.
                 unsafe { Mmap::map(&file) }
             });
-            file.map(|map| (path.clone(), map)).map_err(|source| ModelError::Io { path, source })
+            file.map(|map| (path.clone(), map))
+                .map_err(|source| ModelError::Io { path, source })
         })
         .collect::<Result<Vec<_>, _>>()?;
     let mut views = BTreeMap::new();
@@ -52,14 +53,21 @@ pub fn load<M: Module>(module: M, folder: &Path) -> Result<M, ModelError> {
 
 /// The `f32` tensors of one safetensors file, flat, by name.
 pub fn read(path: &Path) -> Result<BTreeMap<String, Vec<f32>>, ModelError> {
-    let bad = |message: String| ModelError::Config { path: path.into(), message };
-    let bytes = std::fs::read(path).map_err(|source| ModelError::Io { path: path.into(), source })?;
+    let bad = |message: String| ModelError::Config {
+        path: path.into(),
+        message,
+    };
+    let bytes = std::fs::read(path).map_err(|source| ModelError::Io {
+        path: path.into(),
+        source,
+    })?;
     let tensors = SafeTensors::deserialize(&bytes)
         .map_err(|e| bad(format!("not a readable safetensors file: {e}")))?;
     tensors
         .iter()
         .map(|(name, view)| {
-            let values = to_f32(&view).ok_or_else(|| bad(format!("`{name}` is not a float tensor")))?;
+            let values =
+                to_f32(&view).ok_or_else(|| bad(format!("`{name}` is not a float tensor")))?;
             Ok((name.to_string(), values))
         })
         .collect()
@@ -89,7 +97,11 @@ pub fn write(path: &Path, tensors: Vec<(String, Vec<usize>, Vec<f32>)>) -> io::R
     let bytes: Vec<(String, Vec<usize>, Vec<u8>)> = tensors
         .into_iter()
         .map(|(name, shape, values)| {
-            (name, shape, values.iter().flat_map(|v| v.to_le_bytes()).collect())
+            (
+                name,
+                shape,
+                values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            )
         })
         .collect();
     let views = bytes.iter().map(|(name, shape, bytes)| {
@@ -97,7 +109,10 @@ pub fn write(path: &Path, tensors: Vec<(String, Vec<usize>, Vec<f32>)>) -> io::R
             .expect("the values were listed with their shape");
         (name.as_str(), view)
     });
-    let metadata = Some(std::collections::HashMap::from([("format".into(), "pt".into())]));
+    let metadata = Some(std::collections::HashMap::from([(
+        "format".into(),
+        "pt".into(),
+    )]));
     let file = safetensors::serialize(views, metadata).map_err(io::Error::other)?;
     atomic_file::write(path, |w| w.write_all(&file))
 }
@@ -120,7 +135,10 @@ fn from_views<M: Module>(
     let mut wanted = std::collections::BTreeSet::new();
     for parameter in parameters::list(&module) {
         match views.get(&parameter.name) {
-            None => problems.push(format!("  {}: missing, expected {:?}", parameter.name, parameter.shape)),
+            None => problems.push(format!(
+                "  {}: missing, expected {:?}",
+                parameter.name, parameter.shape
+            )),
             Some(view) if view.shape() != parameter.shape => problems.push(format!(
                 "  {}: has shape {:?}, expected {:?}",
                 parameter.name,
@@ -139,13 +157,21 @@ fn from_views<M: Module>(
     for (name, view) in views {
         // Some tied checkpoints repeat the embedding as the head.
         let repeated = name == "lm_head.weight"
-            && views.get("model.embed_tokens.weight").is_some_and(|e| e.data() == view.data());
+            && views
+                .get("model.embed_tokens.weight")
+                .is_some_and(|e| e.data() == view.data());
         if !wanted.contains(name) && !repeated {
-            problems.push(format!("  {name}: not part of the model, has shape {:?}", view.shape()));
+            problems.push(format!(
+                "  {name}: not part of the model, has shape {:?}",
+                view.shape()
+            ));
         }
     }
     if !problems.is_empty() {
-        return Err(ModelError::Tensors { path: path.into(), problems });
+        return Err(ModelError::Tensors {
+            path: path.into(),
+            problems,
+        });
     }
     Ok(parameters::replace(module, |name, _, old| {
         let values = to_f32(&views[name]).expect("the type was checked above");
@@ -157,13 +183,24 @@ fn from_views<M: Module>(
 fn to_f32(view: &TensorView<'_>) -> Option<Vec<f32>> {
     let data = view.data();
     Some(match view.dtype() {
-        Dtype::F32 => data.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
-        Dtype::F16 => {
-            data.as_chunks().0.iter().map(|b| half::f16::from_le_bytes(*b).to_f32()).collect()
-        }
-        Dtype::BF16 => {
-            data.as_chunks().0.iter().map(|b| half::bf16::from_le_bytes(*b).to_f32()).collect()
-        }
+        Dtype::F32 => data
+            .as_chunks()
+            .0
+            .iter()
+            .map(|b| f32::from_le_bytes(*b))
+            .collect(),
+        Dtype::F16 => data
+            .as_chunks()
+            .0
+            .iter()
+            .map(|b| half::f16::from_le_bytes(*b).to_f32())
+            .collect(),
+        Dtype::BF16 => data
+            .as_chunks()
+            .0
+            .iter()
+            .map(|b| half::bf16::from_le_bytes(*b).to_f32())
+            .collect(),
         _ => return None,
     })
 }
@@ -177,10 +214,14 @@ fn shard_paths(folder: &Path) -> Result<Vec<PathBuf>, ModelError> {
     struct ShardIndex {
         weight_map: BTreeMap<String, String>,
     }
-    let text = std::fs::read_to_string(&index)
-        .map_err(|source| ModelError::Io { path: index.clone(), source })?;
-    let parsed: ShardIndex = serde_json::from_str(&text)
-        .map_err(|e| ModelError::Config { path: index, message: e.to_string() })?;
+    let text = std::fs::read_to_string(&index).map_err(|source| ModelError::Io {
+        path: index.clone(),
+        source,
+    })?;
+    let parsed: ShardIndex = serde_json::from_str(&text).map_err(|e| ModelError::Config {
+        path: index,
+        message: e.to_string(),
+    })?;
     let mut names: Vec<String> = parsed.weight_map.into_values().collect();
     names.sort();
     names.dedup();

@@ -105,14 +105,19 @@ pub fn default_heads(d_model: usize) -> usize {
     [64, 32, 16, 8]
         .into_iter()
         .find(|dim| d_model.is_multiple_of(*dim) && d_model / dim >= 4)
-        .map_or_else(|| if d_model.is_multiple_of(4) { 2 } else { 1 }, |dim| d_model / dim)
+        .map_or_else(
+            || if d_model.is_multiple_of(4) { 2 } else { 1 },
+            |dim| d_model / dim,
+        )
 }
 
 /// Non-embedding parameters that a size name such as `s0.3m` or `s1b` stands for.
 pub fn params_of_size(name: &str) -> Result<f64, ModelError> {
-    let error = || ModelError::Shape(format!(
-        "model size `{name}` is not understood: write `s` and a number with `m` or `b`, such as s0.1m, s3m, s1b"
-    ));
+    let error = || {
+        ModelError::Shape(format!(
+            "model size `{name}` is not understood: write `s` and a number with `m` or `b`, such as s0.1m, s3m, s1b"
+        ))
+    };
     let number = name.strip_prefix('s').ok_or_else(error)?;
     let (number, scale) = match (number.strip_suffix('m'), number.strip_suffix('b')) {
         (Some(number), _) => (number, 1e6),
@@ -173,17 +178,33 @@ impl LlamaConfig {
             path: path.into(),
             source,
         })?;
-        let bad = |message: String| ModelError::Config { path: path.into(), message };
+        let bad = |message: String| ModelError::Config {
+            path: path.into(),
+            message,
+        };
         let mut json: serde_json::Value =
             serde_json::from_str(&text).map_err(|e| bad(e.to_string()))?;
-        let fields = json.as_object_mut().ok_or_else(|| bad("expected a JSON object".into()))?;
-        let model_type = fields.get("model_type").and_then(|v| v.as_str()).unwrap_or("");
+        let fields = json
+            .as_object_mut()
+            .ok_or_else(|| bad("expected a JSON object".into()))?;
+        let model_type = fields
+            .get("model_type")
+            .and_then(|v| v.as_str())
+            .unwrap_or("");
         if model_type != "llama" {
-            return Err(bad(format!("model_type is `{model_type}`, expected `llama`")));
+            return Err(bad(format!(
+                "model_type is `{model_type}`, expected `llama`"
+            )));
         }
         for (name, expected) in [("hidden_act", "silu")] {
-            if let Some(found) = fields.get(name).and_then(|v| v.as_str()).filter(|v| *v != expected) {
-                return Err(bad(format!("{name} is `{found}`, only `{expected}` is supported")));
+            if let Some(found) = fields
+                .get(name)
+                .and_then(|v| v.as_str())
+                .filter(|v| *v != expected)
+            {
+                return Err(bad(format!(
+                    "{name} is `{found}`, only `{expected}` is supported"
+                )));
             }
         }
         if let Some(mut rope) = fields.remove("rope_parameters") {
@@ -191,7 +212,10 @@ impl LlamaConfig {
             if let Some(theta) = theta {
                 fields.insert("rope_theta".into(), theta);
             }
-            let kind = rope.get("rope_type").and_then(|v| v.as_str()).unwrap_or("default");
+            let kind = rope
+                .get("rope_type")
+                .and_then(|v| v.as_str())
+                .unwrap_or("default");
             if kind == "default" {
                 rope = serde_json::Value::Null;
             }
@@ -225,7 +249,9 @@ impl LlamaConfig {
     /// The `config.json` that transformers' `LlamaForCausalLM` reads.
     pub fn to_hugging_face(&self) -> serde_json::Value {
         let mut json = serde_json::to_value(self).expect("a struct of numbers is always JSON");
-        let fields = json.as_object_mut().expect("a struct serialises to an object");
+        let fields = json
+            .as_object_mut()
+            .expect("a struct serialises to an object");
         for (name, value) in [
             ("architectures", serde_json::json!(["LlamaForCausalLM"])),
             ("model_type", "llama".into()),
@@ -254,14 +280,20 @@ impl LlamaConfig {
                 return fail(format!("{name} is 0"));
             }
         }
-        if !self.num_attention_heads.is_multiple_of(self.num_key_value_heads) {
+        if !self
+            .num_attention_heads
+            .is_multiple_of(self.num_key_value_heads)
+        {
             return fail(format!(
                 "num_attention_heads = {} is not a multiple of num_key_value_heads = {}",
                 self.num_attention_heads, self.num_key_value_heads
             ));
         }
         if !self.head_dim.is_multiple_of(2) {
-            return fail(format!("head_dim = {} is odd; rotary positions need pairs", self.head_dim));
+            return fail(format!(
+                "head_dim = {} is odd; rotary positions need pairs",
+                self.head_dim
+            ));
         }
         if let Some(scaling) = &self.rope_scaling
             && scaling.rope_type != "llama3"
@@ -279,7 +311,9 @@ impl LlamaConfig {
         (0..self.head_dim / 2)
             .map(|i| {
                 let frequency = self.rope_theta.powf(-2.0 * i as f64 / self.head_dim as f64);
-                self.rope_scaling.as_ref().map_or(frequency, |s| s.apply(frequency))
+                self.rope_scaling
+                    .as_ref()
+                    .map_or(frequency, |s| s.apply(frequency))
             })
             .collect()
     }
@@ -306,7 +340,13 @@ impl LlamaConfig {
         let q = self.num_attention_heads * self.head_dim;
         let kv = self.num_key_value_heads * self.head_dim;
         let f = self.intermediate_size;
-        let attention = 2 * d * q + 2 * d * kv + if self.attention_bias { q + 2 * kv + d } else { 0 };
+        let attention = 2 * d * q
+            + 2 * d * kv
+            + if self.attention_bias {
+                q + 2 * kv + d
+            } else {
+                0
+            };
         let mlp = 3 * d * f + if self.mlp_bias { 2 * f + d } else { 0 };
         self.num_hidden_layers * (attention + mlp + 2 * d) + d
     }
@@ -316,7 +356,8 @@ impl RopeScaling {
     fn apply(&self, frequency: f64) -> f64 {
         let original = self.original_max_position_embeddings as f64;
         let turns = original * frequency / (2.0 * std::f64::consts::PI);
-        let share = ((turns - self.low_freq_factor) / (self.high_freq_factor - self.low_freq_factor))
+        let share = ((turns - self.low_freq_factor)
+            / (self.high_freq_factor - self.low_freq_factor))
             .clamp(0.0, 1.0);
         frequency * (share + (1.0 - share) / self.factor)
     }
@@ -327,21 +368,35 @@ mod tests {
     use super::*;
 
     fn size(name: &str) -> LlamaConfig {
-        ModelOptions { size: Some(name.into()), ..Default::default() }.resolve(1000).unwrap()
+        ModelOptions {
+            size: Some(name.into()),
+            ..Default::default()
+        }
+        .resolve(1000)
+        .unwrap()
     }
 
     #[test]
     fn sizes_by_name_hold_about_that_many_parameters() {
         for (name, target) in [
-            ("s0.1m", 1e5), ("s0.3m", 3e5), ("s1m", 1e6), ("s3m", 3e6), ("s10m", 1e7),
-            ("s30m", 3e7), ("s100m", 1e8), ("s1b", 1e9),
+            ("s0.1m", 1e5),
+            ("s0.3m", 3e5),
+            ("s1m", 1e6),
+            ("s3m", 3e6),
+            ("s10m", 1e7),
+            ("s30m", 3e7),
+            ("s100m", 1e8),
+            ("s1b", 1e9),
         ] {
             let config = size(name);
             let ratio = config.params_non_embedding() as f64 / target;
             assert!((0.8..1.25).contains(&ratio), "{name}: {ratio}, {config:?}");
             assert!(config.num_attention_heads >= 2 && config.num_hidden_layers >= 2);
         }
-        assert_eq!((size("s0.1m").hidden_size, size("s0.1m").num_hidden_layers), (64, 2));
+        assert_eq!(
+            (size("s0.1m").hidden_size, size("s0.1m").num_hidden_layers),
+            (64, 2)
+        );
     }
 
     #[test]
@@ -350,10 +405,17 @@ mod tests {
             assert!(params_of_size(name).is_err(), "{name}");
         }
         assert!(ModelOptions::default().resolve(10).is_err());
-        let both = ModelOptions { size: Some("s1m".into()), d_model: Some(64), ..Default::default() };
+        let both = ModelOptions {
+            size: Some("s1m".into()),
+            d_model: Some(64),
+            ..Default::default()
+        };
         assert!(both.resolve(10).is_err());
         let odd = ModelOptions {
-            d_model: Some(64), n_layers: Some(1), n_heads: Some(7), ..Default::default()
+            d_model: Some(64),
+            n_layers: Some(1),
+            n_heads: Some(7),
+            ..Default::default()
         };
         assert!(odd.resolve(10).is_err());
     }
@@ -361,9 +423,15 @@ mod tests {
     #[test]
     fn parameters_of_a_layer_by_hand() {
         let config = ModelOptions {
-            d_model: Some(4), n_layers: Some(1), n_heads: Some(2), n_kv_heads: Some(1), d_ff: Some(6),
+            d_model: Some(4),
+            n_layers: Some(1),
+            n_heads: Some(2),
+            n_kv_heads: Some(1),
+            d_ff: Some(6),
             ..Default::default()
-        }.resolve(10).unwrap();
+        }
+        .resolve(10)
+        .unwrap();
         // q 16, k 8, v 8, o 16, three of 24, two norms of 4, final norm 4
         assert_eq!(config.params_non_embedding(), 16 + 8 + 8 + 16 + 72 + 8 + 4);
         assert_eq!(config.params_embedding(), 40);

@@ -94,7 +94,11 @@ impl Sequences {
         for (padded, row) in tokens.chunks_mut(seq.max(1)).zip(rows) {
             padded[..row.as_ref().len()].copy_from_slice(row.as_ref());
         }
-        Self { tokens, lengths, seq }
+        Self {
+            tokens,
+            lengths,
+            seq,
+        }
     }
 }
 
@@ -115,30 +119,42 @@ impl Initializer<'_> {
     fn normal(&self, name: &str, shape: [usize; 2], std: f64) -> Param<Tensor<2>> {
         let [rows, columns] = shape;
         let mut values = vec![0f32; rows * columns];
-        values.par_chunks_mut(columns).enumerate().for_each(|(row, chunk)| {
-            let mut stream = rng::stream(self.seed, name, &[row as u64]);
-            for pair in chunk.chunks_mut(2) {
-                // Box-Muller; 1 - u lies in (0, 1].
-                let (u, w): (f64, f64) = (1.0 - stream.random::<f64>(), stream.random());
-                let (radius, angle) = ((-2.0 * u.ln()).sqrt() * std, 2.0 * std::f64::consts::PI * w);
-                pair[0] = (radius * angle.cos()) as f32;
-                if let Some(second) = pair.get_mut(1) {
-                    *second = (radius * angle.sin()) as f32;
+        values
+            .par_chunks_mut(columns)
+            .enumerate()
+            .for_each(|(row, chunk)| {
+                let mut stream = rng::stream(self.seed, name, &[row as u64]);
+                for pair in chunk.chunks_mut(2) {
+                    // Box-Muller; 1 - u lies in (0, 1].
+                    let (u, w): (f64, f64) = (1.0 - stream.random::<f64>(), stream.random());
+                    let (radius, angle) =
+                        ((-2.0 * u.ln()).sqrt() * std, 2.0 * std::f64::consts::PI * w);
+                    pair[0] = (radius * angle.cos()) as f32;
+                    if let Some(second) = pair.get_mut(1) {
+                        *second = (radius * angle.sin()) as f32;
+                    }
                 }
-            }
-        });
+            });
         Param::from_data(TensorData::new(values, shape), self.device)
     }
 
     fn linear(&self, name: &str, shape: [usize; 2], std: f64, bias: bool) -> Linear {
         let bias = bias.then(|| {
-            Param::from_data(TensorData::new(vec![0f32; shape[0]], [shape[0]]), self.device)
+            Param::from_data(
+                TensorData::new(vec![0f32; shape[0]], [shape[0]]),
+                self.device,
+            )
         });
-        Linear { weight: self.normal(name, shape, std), bias }
+        Linear {
+            weight: self.normal(name, shape, std),
+            bias,
+        }
     }
 
     fn norm(&self, width: usize) -> Norm {
-        Norm { weight: Param::from_data(TensorData::new(vec![1f32; width], [width]), self.device) }
+        Norm {
+            weight: Param::from_data(TensorData::new(vec![1f32; width], [width]), self.device),
+        }
     }
 }
 
@@ -216,7 +232,8 @@ impl Norm {
 impl Mlp {
     fn forward(&self, x_nd: Tensor<2>) -> Tensor<2> {
         let gate = self.gate_proj.forward(x_nd.clone());
-        self.down_proj.forward(kernels::swiglu(gate, self.up_proj.forward(x_nd)))
+        self.down_proj
+            .forward(kernels::swiglu(gate, self.up_proj.forward(x_nd)))
     }
 }
 

@@ -52,7 +52,9 @@ pub enum ModelError {
         problems: Vec<String>,
     },
     /// A sequence longer than the model's rotary tables.
-    #[error("a sequence of {got} tokens is longer than the model's {limit} positions: shorten the input or train with a larger `max_positions`")]
+    #[error(
+        "a sequence of {got} tokens is longer than the model's {limit} positions: shorten the input or train with a larger `max_positions`"
+    )]
     TooLong {
         /// Tokens asked for.
         got: usize,
@@ -60,7 +62,9 @@ pub enum ModelError {
         limit: usize,
     },
     /// A value that is not a number came out of the model.
-    #[error("the model's {what} are not finite numbers: its weights are damaged or training diverged")]
+    #[error(
+        "the model's {what} are not finite numbers: its weights are damaged or training diverged"
+    )]
     NotFinite {
         /// Which values.
         what: &'static str,

@@ -37,7 +37,10 @@ pub fn list<M: Module>(module: &M) -> Vec<Named> {
             });
         }
     }
-    let mut visitor = Visitor { path: vec![], found: vec![] };
+    let mut visitor = Visitor {
+        path: vec![],
+        found: vec![],
+    };
     module.visit(&mut visitor);
     visitor.found
 }
@@ -77,5 +80,8 @@ pub fn replace<M: Module>(
             Param::from_mapped_value(id, tensor, mapper)
         }
     }
-    module.map(&mut Mapper { path: vec![], update })
+    module.map(&mut Mapper {
+        path: vec![],
+        update,
+    })
 }

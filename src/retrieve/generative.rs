@@ -53,7 +53,10 @@ impl<M: NextTokenModel, I: SubstringIndex> Generative<'_, M, I> {
             let ngrams: Vec<ScoredNgram> = decoded
                 .harvest
                 .into_iter()
-                .map(|h| ScoredNgram { tokens: h.tokens, log_prob: h.log_prob })
+                .map(|h| ScoredNgram {
+                    tokens: h.tokens,
+                    log_prob: h.log_prob,
+                })
                 .collect();
             let ranked = ranker.rank(&ngrams, k);
             let hit = |score, passage| Hit {

@@ -47,7 +47,10 @@ pub fn plan(experiment: &Experiment) -> Result<Plan, ExperimentError> {
     for size in &config.sweep.sizes {
         for &fraction in &config.sweep.fractions {
             for seed in &config.sweep.seeds {
-                let options = ModelOptions { size: Some(size.clone()), ..config.model.clone() };
+                let options = ModelOptions {
+                    size: Some(size.clone()),
+                    ..config.model.clone()
+                };
                 let spec = experiment.model_spec(&options, fraction, config.seed + seed)?;
                 let counts = spec.model.counts();
                 let examples = spec.num_examples as f64;

@@ -24,6 +24,8 @@ struct Loss {
     name: &'static str,
     value: fn(&CellRow) -> Option<f64>,
     per_query: fn(&CellRow) -> Option<Vec<f64>>,
+    /// Whether the laws of quality, which are the same for every loss, go into this report.
+    with_quality: bool,
 }
 
 const LOSSES: [Loss; 2] = [
@@ -32,12 +34,14 @@ const LOSSES: [Loss; 2] = [
         name: "contrastive generation loss (nats)",
         value: |row| Some(row.cgl),
         per_query: |row| Some(row.cgl_per_query.clone()),
+        with_quality: true,
     },
     Loss {
         folder: "generation-loss",
         name: "validation generation loss (nats per token)",
         value: |row| row.validation_loss,
         per_query: |_| None,
+        with_quality: false,
     },
 ];
 
@@ -59,11 +63,17 @@ pub fn report(
         let study = study_of(title, rows, loss, quality);
         let report = analyse(&study, &ReportOptions::default())?;
         let folder = out.join("report").join(loss.folder);
-        fs::create_dir_all(&folder)
-            .map_err(|source| ExperimentError::Io { path: folder.clone(), source })?;
+        fs::create_dir_all(&folder).map_err(|source| ExperimentError::Io {
+            path: folder.clone(),
+            source,
+        })?;
         report.write(&folder)?;
         let pictures = study::draw(&report, &folder, "png")?;
-        written.push(Written { report, folder, pictures });
+        written.push(Written {
+            report,
+            folder,
+            pictures,
+        });
     }
     Ok(written)
 }
@@ -74,9 +84,10 @@ fn study_of(title: &str, rows: &[CellRow], loss: &Loss, quality: (&str, &str)) -
     let mut zeros = 0;
     let (split, measure) = quality;
     for row in rows {
-        if !train.iter().any(|t| t.run == row.model) {
+        let run = format!("{}-{}-seed{}", row.size, row.fraction, row.seed);
+        if !train.iter().any(|t| t.run == run) {
             train.push(TrainRow {
-                run: row.model.clone(),
+                run: run.clone(),
                 params: row.params_non_embedding as f64,
                 params_total: Some((row.params_non_embedding + row.params_embedding) as f64),
                 data: row.pairs as f64,
@@ -89,9 +100,12 @@ fn study_of(title: &str, rows: &[CellRow], loss: &Loss, quality: (&str, &str)) -
                 held_out: None,
             });
         }
+        if !loss.with_quality {
+            continue;
+        }
         match row.measures.get(split).and_then(|m| m.get(measure)) {
             Some(&value) if value > 0.0 => decode.push(DecodeRow {
-                run: row.model.clone(),
+                run,
                 params: row.params_non_embedding as f64,
                 data: row.pairs as f64,
                 beam: row.beam as f64,
@@ -113,7 +127,8 @@ fn study_of(title: &str, rows: &[CellRow], loss: &Loss, quality: (&str, &str)) -
         data_name: "training pairs".into(),
         flops_formula: "3 (2 N T + attention + head at target positions) per example".into(),
         quality_name: format!("{measure} ({split})"),
-        decode_flops_formula: "forward of the prompt, then of every generated token on every beam".into(),
+        decode_flops_formula: "forward of the prompt, then of every generated token on every beam"
+            .into(),
         train,
         decode,
     }

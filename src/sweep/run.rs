@@ -6,8 +6,8 @@ use std::time::Instant;
 use hashbrown::HashSet;
 use serde::{Deserialize, Serialize};
 
-use super::plan::{CellPlan, ModelPlan, Plan};
 use super::CellRow;
+use super::plan::{CellPlan, ModelPlan, Plan};
 use crate::data::trec::Run;
 use crate::eval::{self, Measure, cgl};
 use crate::experiment::{Experiment, ExperimentError, TrainedModel, read_json, write_json};
@@ -62,8 +62,9 @@ pub fn run(
             continue;
         }
         told(Event::Model(place));
-        let trained =
-            experiment.train(&model.spec, device, &mut |progress| told(Event::Trained(progress)))?;
+        let trained = experiment.train(&model.spec, device, &mut |progress| {
+            told(Event::Trained(progress))
+        })?;
         let losses = contrastive(experiment, &trained, told)?;
         for cell in missing {
             let row = decode_cell(experiment, model, &trained, &losses, cell, told)?;
@@ -93,7 +94,11 @@ fn contrastive(
     if path.exists() {
         return read_json(&path);
     }
-    let mut file = CglFile { cgl: vec![], positive: vec![], negative: vec![] };
+    let mut file = CglFile {
+        cgl: vec![],
+        positive: vec![],
+        negative: vec![],
+    };
     let cases = experiment.contrastive_cases()?;
     for (i, case) in cases.iter().enumerate() {
         let losses = crate::decode::cgl::contrastive_losses(&trained.model, case, 512)?;
@@ -102,10 +107,13 @@ fn contrastive(
             .iter()
             .map(|spans| cgl::Aggregation::MeanToken.passage_loss(spans))
             .collect();
-        let (positive, negatives) = passage_losses.split_first().expect("the positive comes first");
+        let (positive, negatives) = passage_losses
+            .split_first()
+            .expect("the positive comes first");
         file.cgl.push(cgl::contrastive(*positive, negatives));
         file.positive.push(*positive);
-        file.negative.push(negatives.iter().sum::<f64>() / negatives.len() as f64);
+        file.negative
+            .push(negatives.iter().sum::<f64>() / negatives.len() as f64);
         told(Event::Measured(i + 1, cases.len()));
     }
     write_json(&path, &file)?;
@@ -151,14 +159,18 @@ fn decode_cell(
             for (query, answer) in batch.iter().zip(&answers) {
                 flops += counts.decode(answer.prompt_tokens, options.max_new_tokens, cell.beam);
                 let corpus = &experiment.dataset.corpus;
-                let docs =
-                    answer.hits.iter().map(|h| (corpus.passage(h.passage).id.clone(), h.score.get()));
+                let docs = answer
+                    .hits
+                    .iter()
+                    .map(|h| (corpus.passage(h.passage).id.clone(), h.score.get()));
                 run.push(query.id.clone(), docs)?;
             }
             decoded += batch.len();
             told(Event::Decoded(cell.beam, decoded, queries.len()));
         }
-        let path = trained.folder.join(format!("{split}-beam{}.trec", cell.beam));
+        let path = trained
+            .folder
+            .join(format!("{split}-beam{}.trec", cell.beam));
         run.separate_ties();
         run.write(&path)?;
         let judged = queries.iter().map(|q| &q.id);

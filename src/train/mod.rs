@@ -152,13 +152,18 @@ impl TrainRun<'_> {
         }
         let rows_path = self.folder.join("steps.jsonl");
         let mut rows = RowWriter::open(&rows_path, counters.step as usize)?;
-        let peak = options.learning_rate.resolve(model.config().params_non_embedding());
+        let peak = options
+            .learning_rate
+            .resolve(model.config().params_non_embedding());
         let mut epoch_data: Option<(u64, Vec<Example>, Vec<Vec<usize>>)> = None;
         let mut saved = Instant::now();
 
         while counters.step < steps {
             let started = Instant::now();
-            let (epoch, index) = (counters.step / steps_per_epoch, counters.step % steps_per_epoch);
+            let (epoch, index) = (
+                counters.step / steps_per_epoch,
+                counters.step % steps_per_epoch,
+            );
             if epoch_data.as_ref().is_none_or(|(held, ..)| *held != epoch) {
                 let examples = self.source.epoch(epoch)?;
                 let lengths: Vec<usize> = examples.iter().map(num_tokens).collect();
@@ -168,7 +173,10 @@ impl TrainRun<'_> {
                 epoch_data = Some((epoch, examples, order));
             }
             let (_, examples, order) = epoch_data.as_ref().expect("it was filled above");
-            let batch: Vec<&Example> = order[index as usize].iter().map(|&i| &examples[i]).collect();
+            let batch: Vec<&Example> = order[index as usize]
+                .iter()
+                .map(|&i| &examples[i])
+                .collect();
 
             let (loss, gradients) = loss_and_gradients(&model, &batch, options.micro_batch_size)?;
             let diverged = |what, value| TrainError::Diverged {
@@ -192,12 +200,18 @@ impl TrainRun<'_> {
             let tokens: usize = batch.iter().map(|e| num_tokens(e)).sum();
             counters.tokens += tokens as u64;
             counters.targets += batch.iter().map(|e| e.target.len() as u64).sum::<u64>();
-            counters.flops +=
-                batch.iter().map(|e| (self.flops)(e.prompt.len(), e.target.len())).sum::<f64>();
+            counters.flops += batch
+                .iter()
+                .map(|e| (self.flops)(e.prompt.len(), e.target.len()))
+                .sum::<f64>();
             let last = counters.step == steps;
             let due = options.validate_every > 0 && counters.step % options.validate_every == 0;
             let validation_loss = if !self.validation.is_empty() && (due || last) {
-                Some(validation_loss(&model, self.validation, options.micro_batch_size)?)
+                Some(validation_loss(
+                    &model,
+                    self.validation,
+                    options.micro_batch_size,
+                )?)
             } else {
                 None
             };
@@ -213,7 +227,12 @@ impl TrainRun<'_> {
                 validation_loss,
                 tokens_per_sec,
             })?;
-            (self.progress)(Progress { step: counters.step, steps, loss, tokens_per_sec });
+            (self.progress)(Progress {
+                step: counters.step,
+                steps,
+                loss,
+                tokens_per_sec,
+            });
             if !last && saved.elapsed().as_secs_f64() > options.checkpoint_every_secs {
                 rows.sync()?;
                 self.save(&model, &optimizer, counters, &checkpoint_path)?;
@@ -223,8 +242,10 @@ impl TrainRun<'_> {
         rows.sync()?;
         let rows: Vec<StepRow> = record::read(&rows_path)?;
         let starts = std::iter::once(0).chain(rows.iter().map(|r| r.tokens_seen));
-        let secs =
-            rows.iter().zip(starts).map(|(r, start)| (r.tokens_seen - start) as f64 / r.tokens_per_sec);
+        let secs = rows
+            .iter()
+            .zip(starts)
+            .map(|(r, start)| (r.tokens_seen - start) as f64 / r.tokens_per_sec);
         let tail = &rows[rows.len() - rows.len().div_ceil(10)..];
         let summary = TrainSummary {
             steps,
@@ -259,12 +280,23 @@ impl TrainRun<'_> {
     ) -> Result<(), TrainError> {
         let mut tensors: Vec<_> = parameters::list(model)
             .into_iter()
-            .map(|p| (format!("weight:{}", p.name), p.shape, checkpoint::values(p.values)))
+            .map(|p| {
+                (
+                    format!("weight:{}", p.name),
+                    p.shape,
+                    checkpoint::values(p.values),
+                )
+            })
             .collect();
         tensors.extend(optimizer.state());
         tensors.push(counters.to_tensor());
-        checkpoint::write(path, tensors)
-            .map_err(|source| ModelError::Io { path: path.into(), source }.into())
+        checkpoint::write(path, tensors).map_err(|source| {
+            ModelError::Io {
+                path: path.into(),
+                source,
+            }
+            .into()
+        })
     }
 
     fn restore(
@@ -286,7 +318,9 @@ impl TrainRun<'_> {
         let mut missing = None;
         let model = parameters::replace(model, |name, _, old| {
             match tensors.remove(&format!("weight:{name}")) {
-                Some(values) if values.len() == old.dims()[0] => Tensor::from_floats(&values[..], &device),
+                Some(values) if values.len() == old.dims()[0] => {
+                    Tensor::from_floats(&values[..], &device)
+                }
                 _ => {
                     missing.get_or_insert_with(|| name.to_string());
                     old
@@ -306,7 +340,13 @@ impl Counters {
 
     /// 64-bit values as pairs of 32-bit patterns, so that one file format serves.
     fn to_tensor(self) -> (String, Vec<usize>, Vec<f32>) {
-        let words = [self.step, self.examples, self.tokens, self.targets, self.flops.to_bits()];
+        let words = [
+            self.step,
+            self.examples,
+            self.tokens,
+            self.targets,
+            self.flops.to_bits(),
+        ];
         // 16 bits a value: every such integer is exact in f32.
         let values: Vec<f32> = words
             .iter()
@@ -320,7 +360,9 @@ impl Counters {
             return None;
         }
         let word = |i: usize| {
-            (0..4).fold(0u64, |word, part| word | (values[4 * i + part] as u64) << (16 * part))
+            (0..4).fold(0u64, |word, part| {
+                word | (values[4 * i + part] as u64) << (16 * part)
+            })
         };
         Some(Self {
             step: word(0),

@@ -48,7 +48,11 @@ impl Gradients {
                 self.by_name.insert(name, sum);
             }
         }
-        model.visit(&mut Visitor { path: vec![], graph, by_name: &mut self.by_name });
+        model.visit(&mut Visitor {
+            path: vec![],
+            graph,
+            by_name: &mut self.by_name,
+        });
     }
 
     /// Euclidean norm over all parameters, summed in the order of their names.
@@ -67,7 +71,11 @@ pub(super) struct AdamW {
 
 impl AdamW {
     pub(super) fn new(options: &TrainOptions) -> Self {
-        Self { options: options.clone(), moments: BTreeMap::new(), steps: 0 }
+        Self {
+            options: options.clone(),
+            moments: BTreeMap::new(),
+            steps: 0,
+        }
     }
 
     /// Updates every parameter that has a gradient; gradients are scaled down to `clip_norm`.
@@ -87,7 +95,11 @@ impl AdamW {
             beta_2: options.beta2 as f32,
             epsilon: options.epsilon as f32,
             weight_decay: 0.0,
-            gradient_factor: if clipped { (options.clip_norm / grad_norm) as f32 } else { 1.0 },
+            gradient_factor: if clipped {
+                (options.clip_norm / grad_norm) as f32
+            } else {
+                1.0
+            },
             step: self.steps,
         };
         let moments = &mut self.moments;
@@ -95,10 +107,16 @@ impl AdamW {
             let Some(gradient) = gradients.by_name.remove(name) else {
                 return weights;
             };
-            let weight_decay = if shape.len() > 1 { options.weight_decay as f32 } else { 0.0 };
-            let step = kernels::AdamWStep { weight_decay, ..step };
-            let (weights, updated) =
-                kernels::adamw(weights, gradient, moments.remove(name), &step);
+            let weight_decay = if shape.len() > 1 {
+                options.weight_decay as f32
+            } else {
+                0.0
+            };
+            let step = kernels::AdamWStep {
+                weight_decay,
+                ..step
+            };
+            let (weights, updated) = kernels::adamw(weights, gradient, moments.remove(name), &step);
             moments.insert(name.into(), updated);
             weights
         })
@@ -123,13 +141,19 @@ impl AdamW {
         steps: u64,
         device: &Device,
     ) {
-        let names: Vec<String> =
-            state.keys().filter_map(|k| k.strip_prefix("first:")).map(String::from).collect();
+        let names: Vec<String> = state
+            .keys()
+            .filter_map(|k| k.strip_prefix("first:"))
+            .map(String::from)
+            .collect();
         for name in names {
             let first = state.remove(&format!("first:{name}"));
             if let (Some(first), Some(second)) = (first, state.remove(&format!("second:{name}"))) {
                 let tensor = |values: Vec<f32>| Tensor::from_floats(&values[..], device);
-                let moments = Moments { first: tensor(first), second: tensor(second) };
+                let moments = Moments {
+                    first: tensor(first),
+                    second: tensor(second),
+                };
                 self.moments.insert(name, moments);
             }
         }

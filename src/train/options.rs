@@ -132,12 +132,19 @@ impl TrainOptions {
                 return Err(format!("train.{name} = {value} must be positive"));
             }
         }
-        for (name, value) in [("beta1", self.beta1), ("beta2", self.beta2), ("warmup", self.warmup)] {
+        for (name, value) in [
+            ("beta1", self.beta1),
+            ("beta2", self.beta2),
+            ("warmup", self.warmup),
+        ] {
             if !(0.0..1.0).contains(&value) {
                 return Err(format!("train.{name} = {value} must lie in [0, 1)"));
             }
         }
-        for (name, value) in [("weight_decay", self.weight_decay), ("clip_norm", self.clip_norm)] {
+        for (name, value) in [
+            ("weight_decay", self.weight_decay),
+            ("clip_norm", self.clip_norm),
+        ] {
             if !(value >= 0.0 && value.is_finite()) {
                 return Err(format!("train.{name} = {value} must not be negative"));
             }
@@ -157,7 +164,9 @@ mod tests {
         assert_eq!(&linear[..2], [0.5, 1.0]);
         assert!((linear[2] - 8.0 / 9.0).abs() < 1e-12 && (linear[9] - 1.0 / 9.0).abs() < 1e-12);
         let cosine = at(Schedule::Cosine);
-        assert!(cosine[9] > 0.1 && cosine[9] < 0.15 && cosine.windows(2).skip(1).all(|w| w[1] < w[0]));
+        assert!(
+            cosine[9] > 0.1 && cosine[9] < 0.15 && cosine.windows(2).skip(1).all(|w| w[1] < w[0])
+        );
         assert_eq!(at(Schedule::Constant)[5], 1.0);
     }
 

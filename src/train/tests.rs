@@ -21,9 +21,13 @@ impl ExampleSource for Copying {
         let example = |i: usize| {
             let mut stream = rng::stream(1, "copying", &[epoch, i as u64]);
             let len = stream.random_range(3..9);
-            let prompt: Vec<TokenId> =
-                (0..len).map(|_| TokenId(stream.random_range(0..VOCAB))).collect();
-            Example { target: prompt[..stream.random_range(1..=2)].to_vec(), prompt }
+            let prompt: Vec<TokenId> = (0..len)
+                .map(|_| TokenId(stream.random_range(0..VOCAB)))
+                .collect();
+            Example {
+                target: prompt[..stream.random_range(1..=2)].to_vec(),
+                prompt,
+            }
         };
         Ok((0..self.examples).map(example).collect())
     }
@@ -60,7 +64,11 @@ fn folder(name: &str) -> PathBuf {
 }
 
 /// Trains in `folder`, with a panic after step `stop`.
-fn train(folder: &Path, options: &TrainOptions, stop: Option<u64>) -> Option<(Llama, TrainSummary)> {
+fn train(
+    folder: &Path,
+    options: &TrainOptions,
+    stop: Option<u64>,
+) -> Option<(Llama, TrainSummary)> {
     let source = Copying { examples: 100 };
     let validation = Copying { examples: 10 }.epoch(99).unwrap();
     let run = || {
@@ -83,14 +91,25 @@ fn weights(model: &Llama) -> Vec<(String, Vec<u32>)> {
     parameters::list(model)
         .into_iter()
         .map(|p| {
-            (p.name, checkpoint::values(p.values).iter().map(|v| v.to_bits()).collect())
+            (
+                p.name,
+                checkpoint::values(p.values)
+                    .iter()
+                    .map(|v| v.to_bits())
+                    .collect(),
+            )
         })
         .collect()
 }
 
 fn rows(folder: &Path) -> Vec<StepRow> {
     let rows: Vec<StepRow> = record::read(&folder.join("steps.jsonl")).unwrap();
-    rows.into_iter().map(|row| StepRow { tokens_per_sec: 0.0, ..row }).collect()
+    rows.into_iter()
+        .map(|row| StepRow {
+            tokens_per_sec: 0.0,
+            ..row
+        })
+        .collect()
 }
 
 #[test]
@@ -105,27 +124,53 @@ fn a_resumed_run_ends_with_the_same_bits() {
             assert!(train(&broken, &options(), Some(*stop)).is_none());
         }
         let (resumed, resumed_summary) = train(&broken, &options(), None).unwrap();
-        assert_eq!(weights(&resumed), weights(&expected), "stopped at {stops:?}");
+        assert_eq!(
+            weights(&resumed),
+            weights(&expected),
+            "stopped at {stops:?}"
+        );
         assert_eq!(rows(&broken), rows(&whole), "stopped at {stops:?}");
-        assert_eq!(TrainSummary { secs: summary.secs, ..resumed_summary }, summary);
+        assert_eq!(
+            TrainSummary {
+                secs: summary.secs,
+                ..resumed_summary
+            },
+            summary
+        );
     }
 }
 
 #[test]
 fn training_learns_and_micro_batches_do_not_matter() {
     let whole = folder("one-batch");
-    let longer = TrainOptions { epochs: 20.0, ..options() };
+    let longer = TrainOptions {
+        epochs: 20.0,
+        ..options()
+    };
     let (_, summary) = train(&whole, &longer, None).unwrap();
     let rows_whole = rows(&whole);
-    assert!((rows_whole[0].loss - (VOCAB as f64).ln()).abs() < 0.3, "{}", rows_whole[0].loss);
+    assert!(
+        (rows_whole[0].loss - (VOCAB as f64).ln()).abs() < 0.3,
+        "{}",
+        rows_whole[0].loss
+    );
     assert!(summary.train_loss < 0.5 * rows_whole[0].loss, "{summary:?}");
     let split = folder("micro-batches");
-    let micro = TrainOptions { micro_batch_size: 3, ..options() };
+    let micro = TrainOptions {
+        micro_batch_size: 3,
+        ..options()
+    };
     train(&split, &micro, None).unwrap();
     let again = folder("again");
     train(&again, &options(), None).unwrap();
     for (a, b) in rows(&split).iter().zip(&rows(&again)) {
-        assert!((a.loss - b.loss).abs() < 1e-4, "step {}: {} {}", a.step, a.loss, b.loss);
+        assert!(
+            (a.loss - b.loss).abs() < 1e-4,
+            "step {}: {} {}",
+            a.step,
+            a.loss,
+            b.loss
+        );
     }
 }
 
@@ -154,8 +199,13 @@ fn divergence_stops_with_the_step() {
 
 #[test]
 fn counters_survive_a_checkpoint() {
-    let counters =
-        Counters { step: 3, examples: u64::MAX, tokens: 1 << 40, targets: 0, flops: 1.5e18 };
+    let counters = Counters {
+        step: 3,
+        examples: u64::MAX,
+        tokens: 1 << 40,
+        targets: 0,
+        flops: 1.5e18,
+    };
     let (_, _, values) = counters.to_tensor();
     assert_eq!(Counters::from_values(&values), Some(counters));
 }

@@ -22,7 +22,9 @@ impl TableModel {
         place.push(u64::MAX);
         place.extend(generated.iter().rev().take(2).map(|t| u64::from(t.0)));
         let mut stream = rng::stream(self.seed, "table", &place);
-        (0..self.vocab).map(|_| stream.random_range(-3.0..3.0)).collect()
+        (0..self.vocab)
+            .map(|_| stream.random_range(-3.0..3.0))
+            .collect()
     }
 
     /// Log-probability of `tokens` after `prompt`, over the whole vocabulary.
@@ -74,19 +76,31 @@ impl NextTokenModel for TableModel {
 
 impl TableModel {
     fn all_logits(&self, state: &TableState) -> Tensor<2> {
-        let values: Vec<f32> =
-            state.iter().flat_map(|(prompt, generated)| self.logits(prompt, generated)).collect();
-        Tensor::from_data(TensorData::new(values, [state.len(), self.vocab]), &Device::flex())
+        let values: Vec<f32> = state
+            .iter()
+            .flat_map(|(prompt, generated)| self.logits(prompt, generated))
+            .collect();
+        Tensor::from_data(
+            TensorData::new(values, [state.len(), self.vocab]),
+            &Device::flex(),
+        )
     }
 }
 
 /// Random passages over tokens `1..alphabet`, each of 1 to `longest` tokens.
-pub fn random_passages(seed: u64, passages: usize, longest: usize, alphabet: u32) -> Vec<Vec<TokenId>> {
+pub fn random_passages(
+    seed: u64,
+    passages: usize,
+    longest: usize,
+    alphabet: u32,
+) -> Vec<Vec<TokenId>> {
     let mut stream = rng::stream(seed, "passages", &[]);
     (0..passages)
         .map(|_| {
             let len = stream.random_range(1..=longest);
-            (0..len).map(|_| TokenId(stream.random_range(1..alphabet))).collect()
+            (0..len)
+                .map(|_| TokenId(stream.random_range(1..alphabet)))
+                .collect()
         })
         .collect()
 }

@@ -14,8 +14,8 @@ use rand::{Rng, RngExt};
 use super::lexicon::{pick_zipf, zipf};
 use super::names::capital;
 
-/// Most words before repeated names stand for their one-word marks.
-const MOST_BEFORE_NAMES: usize = 86;
+/// Most words while subjects are marks, counted as two words each; names make up the rest to 100.
+const MOST_BEFORE_NAMES: usize = 85;
 
 /// Marks in a sentence whose subject is not chosen yet; no template or name holds them.
 const SUBJECT: char = '\u{1}';
@@ -131,7 +131,7 @@ impl Grammar {
     ///
     /// Slots `name` (first mention), `again` and `short` (later ones), `he` and `his` make the subject.
     pub(super) fn passage(&self, slots: &Slots, rng: &mut impl Rng) -> Body {
-        let target = rng.random_range(62..=84);
+        let target = rng.random_range(68..=85);
         let mut order: Vec<(f64, usize)> = self
             .facts
             .iter()
@@ -148,7 +148,8 @@ impl Grammar {
                 break;
             }
             if let Some(sentence) = self.facts[i].statement(slots, rng) {
-                let length = sentence.split_whitespace().count();
+                let marks = sentence.matches([SUBJECT, POSSESSIVE]).count();
+                let length = sentence.split_whitespace().count() + marks;
                 if words + length <= MOST_BEFORE_NAMES {
                     words += length;
                     chosen.push((i, sentence));

@@ -9,8 +9,8 @@
 //!
 //! Splits: 8 % of the passages are `unseen`, asked about in no other split; of the other questions
 //! 5 % are `dev`, 10 % `test`. The questions of these three use phrasings that no `train` question
-//! has. Equal options give equal files on any number of threads; time is about 20 microseconds per
-//! passage and thread.
+//! has. Equal options give equal files on any number of threads; a million
+//! passages take 40 seconds of one core and 370 MB.
 
 mod facts;
 mod grammar;

@@ -14,6 +14,9 @@ use crate::index::{
 use crate::rng::stream;
 use crate::types::{PassageIdx, TokenId};
 
+/// Passages with the number in their id, as title and body.
+type Numbered = Vec<(usize, (Vec<TokenId>, Vec<TokenId>))>;
+
 const VOCAB: usize = 9;
 const OPTIONS: IndexOptions = IndexOptions {
     max_ngram_tokens: 12,
@@ -39,7 +42,7 @@ fn add(writer: &mut LiveWriter, passages: &Passages, first: usize) -> Result<(),
 }
 
 /// Compares with a naive index in which deleted passages are empty.
-fn check(index: &LiveIndex, live: &[(usize, (Vec<TokenId>, Vec<TokenId>))], seed: u64) {
+fn check(index: &LiveIndex, live: &Numbered, seed: u64) {
     let ids: Vec<&str> = index.passages().map(|p| index.doc_id(p)).collect();
     let expected: Vec<String> = live
         .iter()
@@ -66,7 +69,7 @@ fn equals_the_naive_index_through_all_changes() {
         let folder = folder(&format!("live-{seed}"));
         let mut rng = stream(seed, "live", &[]);
         let mut writer = create(&folder);
-        let mut live: Vec<(usize, (Vec<TokenId>, Vec<TokenId>))> = vec![];
+        let mut live: Numbered = vec![];
         let mut added = 0;
         check(&writer.index().unwrap(), &live, seed);
         for step in 0..10 {

@@ -10,8 +10,8 @@ use super::super::validate::{
 use super::super::{Observation, ScalingError};
 use super::markdown::number;
 use super::{
-    Candidate, Curve, DecodeRow, LawReport, MOST_CURVES, Point, Question, Report, ReportOptions,
-    Section, Slice, Study, TrainRow,
+    Candidate, Curve, DecodeRow, LawReport, MOST_CURVES, ONE_RUN, Point, Question, Report,
+    ReportOptions, Section, Slice, Study, TrainRow,
 };
 
 /// Fits everything the rows allow.
@@ -273,7 +273,7 @@ fn decode_sections(study: &Study, options: &ReportOptions) -> Result<Vec<Section
     for run in runs {
         let rows: Vec<&DecodeRow> = study.decode.iter().filter(|row| row.run == run).collect();
         let question = Question {
-            name: format!("beam-{run}"),
+            name: format!("{ONE_RUN}{run}"),
             title: format!("{} against beam width, {run}", study.quality_name),
             inputs: vec!["beam width w".to_owned()],
             symbols: vec!["w"],

@@ -25,6 +25,9 @@ pub use analyse::{analyse, answer};
 #[cfg(test)]
 pub(crate) use analyse::tests;
 
+/// How the names of sections about one run begin.
+pub const ONE_RUN: &str = "beam-";
+
 /// One trained model.
 #[derive(Clone, Debug, Serialize)]
 pub struct TrainRow {

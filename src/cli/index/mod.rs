@@ -1,0 +1,301 @@
+//! `genret index`: build, change, describe, ask and check an n-gram index.
+
+mod query;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::{Args, Subcommand, ValueEnum};
+use serde::Serialize;
+
+use super::progress::Progress;
+use super::shared::Shared;
+use crate::data::Corpus;
+use crate::data::example::corpus_tokens;
+use crate::index::{
+    Field, IndexBuilder, IndexError, IndexOptions, IndexStats, LiveIndex, LiveWriter,
+};
+use crate::tokenizer::Tokenizer;
+
+/// Passages tokenised between two updates of the progress bar.
+const CHUNK_PASSAGES: usize = 4096;
+
+/// Verbs of `genret index`.
+#[derive(Subcommand, Debug)]
+pub enum IndexCommand {
+    /// Build the index of a corpus.
+    Build(BuildArgs),
+    /// Add the passages of a corpus to a live index.
+    Add(AddArgs),
+    /// Delete passages of a live index.
+    Delete(DeleteArgs),
+    /// Make one file of a live index again, without the deleted passages.
+    Merge(MergeArgs),
+    /// Show size and shape of an index.
+    Stats(StatsArgs),
+    /// Show how often a text occurs, what follows it and where it is.
+    Query(QueryArgs),
+    /// Read a whole index and compare it with its checksums.
+    Verify(VerifyArgs),
+}
+
+/// Flags of `genret index build`.
+#[derive(Args, Debug)]
+pub struct BuildArgs {
+    /// Corpus: a BEIR folder or an MS MARCO TSV (plain, .gz or .zst).
+    #[arg(long)]
+    corpus: PathBuf,
+    /// The tokenizer.json of the models that will use the index, or the folder that holds it.
+    #[arg(long)]
+    tokenizer: PathBuf,
+    /// Index file to write; an old one is replaced when the new one is complete.
+    #[arg(long)]
+    out: PathBuf,
+    /// Make a folder, whose passages can be added and deleted later, instead of a single file.
+    #[arg(long)]
+    live: bool,
+    /// The longest n-gram that can be generated or counted, in tokens, up to 65,535 [default: 64].
+    #[arg(long, value_name = "TOKENS", default_value_t = IndexOptions::default().max_ngram_tokens, hide_default_value = true)]
+    max_ngram: usize,
+    /// N-grams with at least this many occurrences get a list of their continuations in the file;
+    /// lower is faster and larger [default: 512].
+    #[arg(long, value_name = "COUNT", default_value_t = IndexOptions::default().min_node_count, hide_default_value = true)]
+    min_node_count: usize,
+}
+
+/// Flags of `genret index add`.
+#[derive(Args, Debug)]
+pub struct AddArgs {
+    /// The index, a folder made by `genret index build --live`.
+    index: PathBuf,
+    /// Corpus of the new passages: a BEIR folder or an MS MARCO TSV (plain, .gz or .zst).
+    #[arg(long)]
+    corpus: PathBuf,
+    /// The tokenizer.json the index was built with, or the folder that holds it.
+    #[arg(long)]
+    tokenizer: PathBuf,
+}
+
+/// Flags of `genret index delete`.
+#[derive(Args, Debug)]
+pub struct DeleteArgs {
+    /// The index, a folder made by `genret index build --live`.
+    index: PathBuf,
+    /// File with the ids of the passages to delete, one per line.
+    #[arg(long)]
+    ids: PathBuf,
+}
+
+/// Flags of `genret index merge`.
+#[derive(Args, Debug)]
+pub struct MergeArgs {
+    /// The index, a folder made by `genret index build --live`.
+    index: PathBuf,
+}
+
+/// Flags of `genret index stats`.
+#[derive(Args, Debug)]
+pub struct StatsArgs {
+    /// The index.
+    index: PathBuf,
+    /// Write JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Flags of `genret index query`.
+#[derive(Args, Debug)]
+pub struct QueryArgs {
+    /// The index.
+    index: PathBuf,
+    /// The text to look for, matched token by token as inside running text; empty for any token.
+    #[arg(long)]
+    text: String,
+    /// The tokenizer.json the index was built with, or the folder that holds it.
+    #[arg(long)]
+    tokenizer: PathBuf,
+    /// The field to look in [default: body].
+    #[arg(long, value_enum, default_value_t = FieldArg::Body, hide_default_value = true)]
+    field: FieldArg,
+    /// Continuations (by count) and places (by passage) to show, at most [default: 10].
+    #[arg(long, default_value_t = 10, hide_default_value = true)]
+    limit: usize,
+    /// Write JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Flags of `genret index verify`.
+#[derive(Args, Debug)]
+pub struct VerifyArgs {
+    /// The index.
+    index: PathBuf,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug)]
+enum FieldArg {
+    Body,
+    Title,
+}
+
+/// Runs a verb of `genret index`.
+///
+/// # Errors
+/// Those of corpus, tokenizer and index, with the file they concern.
+pub(super) fn run(command: &IndexCommand, _shared: &Shared) -> Result<()> {
+    match command {
+        IndexCommand::Build(args) => build(args),
+        IndexCommand::Add(args) => add(args),
+        IndexCommand::Delete(args) => delete(args),
+        IndexCommand::Merge(args) => merge(args),
+        IndexCommand::Stats(args) => stats(args),
+        IndexCommand::Query(args) => query::run(args),
+        IndexCommand::Verify(args) => verify(args),
+    }
+}
+
+fn build(args: &BuildArgs) -> Result<()> {
+    if args.live && LiveIndex::open(&args.out).is_ok() {
+        return Err(IndexError::Exists {
+            path: args.out.clone(),
+        }
+        .into());
+    }
+    let tokenizer = Tokenizer::load(&args.tokenizer)?;
+    let options = IndexOptions {
+        max_ngram_tokens: args.max_ngram,
+        min_node_count: args.min_node_count,
+    };
+    let hint = args.tokenizer.display().to_string();
+    let (vocab, fingerprint) = (tokenizer.vocab_size(), tokenizer.fingerprint());
+    if args.live {
+        // Everything that can fail for want of good input comes before the folder is made.
+        let builder = IndexBuilder::new(vocab, fingerprint, &hint, options)?;
+        let builder = push_corpus(builder, &tokenizer, &args.corpus)?;
+        LiveWriter::create(&args.out, vocab, fingerprint, &hint, options)?.add(builder)?;
+    } else {
+        let builder = IndexBuilder::new(vocab, fingerprint, &hint, options)?;
+        push_corpus(builder, &tokenizer, &args.corpus)?.write(&args.out)?;
+    }
+    summary(&args.out)
+}
+
+/// Tokenises a corpus into `builder`.
+fn push_corpus(
+    mut builder: IndexBuilder,
+    tokenizer: &Tokenizer,
+    path: &Path,
+) -> Result<IndexBuilder> {
+    let corpus = Corpus::load(path)?;
+    let mut progress = Progress::new("tokenising", corpus.len() as u64);
+    for chunk in corpus.passages().chunks(CHUNK_PASSAGES) {
+        for (passage, tokens) in chunk.iter().zip(corpus_tokens(tokenizer, chunk)?) {
+            builder
+                .push(passage.id.as_str(), &tokens.title, &tokens.body)
+                .with_context(|| format!("corpus {}", path.display()))?;
+        }
+        progress.at(builder.num_passages() as u64, "passages");
+    }
+    progress.finish();
+    eprintln!("sorting the n-grams of {} passages", builder.num_passages());
+    Ok(builder)
+}
+
+fn add(args: &AddArgs) -> Result<()> {
+    let tokenizer = Tokenizer::load(&args.tokenizer)?;
+    let mut writer = LiveWriter::open(&args.index)?;
+    writer.index()?.check_tokenizer(tokenizer.fingerprint())?;
+    let builder = push_corpus(writer.builder()?, &tokenizer, &args.corpus)?;
+    writer.add(builder)?;
+    summary(&args.index)
+}
+
+fn delete(args: &DeleteArgs) -> Result<()> {
+    let ids = fs::read_to_string(&args.ids)
+        .with_context(|| format!("{}: cannot read the ids", args.ids.display()))?;
+    let ids = ids.lines().map(str::trim).filter(|id| !id.is_empty());
+    LiveWriter::open(&args.index)?.delete(ids)?;
+    summary(&args.index)
+}
+
+fn merge(args: &MergeArgs) -> Result<()> {
+    LiveWriter::open(&args.index)?.merge()?;
+    summary(&args.index)
+}
+
+fn summary(path: &Path) -> Result<()> {
+    let stats = LiveIndex::open(path)?.stats();
+    eprintln!(
+        "{}: {} passages, {} deleted, {} bytes in {} file(s)",
+        path.display(),
+        stats.num_passages,
+        stats.deleted_passages,
+        stats
+            .segments
+            .iter()
+            .map(|segment| segment.file_bytes)
+            .sum::<usize>(),
+        stats.segments.len(),
+    );
+    Ok(())
+}
+
+fn stats(args: &StatsArgs) -> Result<()> {
+    let stats = LiveIndex::open(&args.index)?.stats();
+    if args.json {
+        return print_json(&stats);
+    }
+    println!(
+        "passages           {} ({} deleted)",
+        stats.num_passages, stats.deleted_passages
+    );
+    for (number, segment) in stats.segments.iter().enumerate() {
+        println!("file {} of {}", number + 1, stats.segments.len());
+        print_segment(segment);
+    }
+    Ok(())
+}
+
+fn print_segment(stats: &IndexStats) {
+    println!("  passages         {}", stats.num_passages);
+    for field in &stats.fields {
+        let name = match field.field {
+            Field::Body => "body ",
+            Field::Title => "title",
+        };
+        println!(
+            "  tokens in {name}  {} ({} distinct)",
+            field.num_tokens, field.distinct_tokens
+        );
+        println!(
+            "  lists of {name}   {} ({} entries)",
+            field.nodes, field.stored_continuations
+        );
+    }
+    println!("  vocabulary       {}", stats.vocab_size);
+    println!("  longest n-gram   {} tokens", stats.max_ngram_tokens);
+    println!("  listed from      {} occurrences", stats.min_node_count);
+    println!(
+        "  tokenizer        {} ({})",
+        stats.tokenizer, stats.tokenizer_hint
+    );
+    println!("  size             {} bytes", stats.file_bytes);
+    if let Some(bits) = stats.bits_per_token {
+        println!("  bits per token   {bits:.2}");
+    }
+}
+
+fn verify(args: &VerifyArgs) -> Result<()> {
+    LiveIndex::open(&args.index)?.verify()?;
+    println!("{}: sound", args.index.display());
+    Ok(())
+}
+
+fn print_json(value: &impl Serialize) -> Result<()> {
+    println!(
+        "{}",
+        serde_json::to_string_pretty(value).context("writing JSON")?
+    );
+    Ok(())
+}
