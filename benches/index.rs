@@ -70,7 +70,9 @@ fn main() {
     println!("{num_tokens} tokens, {} passages", passages.len());
     println!("build {build_secs:.2} s CPU on one thread, {bits:.2} bits per token");
 
+    let begun = cpu_micros(Clock::Thread);
     let index = NgramIndex::open(&path).expect("the index was just written");
+    println!("open {:.0} microseconds", cpu_micros(Clock::Thread) - begun);
     // The same file as a live index of one segment.
     let live = options.live.then(|| LiveIndex::from(index.clone()));
     let beams = sample_beams(&passages, options.beam);

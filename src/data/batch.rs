@@ -1,6 +1,6 @@
 //! Length-bucketed batches: rows of similar length together, so that little is padded.
 //!
-//! Items are shuffled, cut into pools of [`POOL_BATCHES`] batches, sorted by length within the pool
+//! Items are shuffled, cut into pools of `POOL_BATCHES` batches, sorted by length within the pool
 //! and cut into batches, whose order is shuffled again. O(n log n).
 
 use rand::seq::SliceRandom;

@@ -3,10 +3,12 @@
 #[path = "../../tests/common/naive_index.rs"]
 pub(in crate::index) mod naive_index;
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use naive_index::{NaiveIndex, NaiveState};
 use rand::RngExt;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::storage::Bytes;
 use super::{
@@ -260,7 +262,7 @@ fn wrong_input_is_refused() {
 
 pub(in crate::index) fn temporary(name: &str) -> PathBuf {
     let folder = std::env::temp_dir().join(format!("genret-index-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
+    fs::create_dir_all(&folder).unwrap();
     folder.join(name)
 }
 
@@ -280,14 +282,14 @@ fn a_file_says_what_memory_says_and_does_not_depend_on_threads() {
     let message = index.check_tokenizer(8).unwrap_err().to_string();
     assert!(message.contains("0000000000000007") && message.contains("0000000000000008"));
 
-    let image = std::fs::read(&path).unwrap();
+    let image = fs::read(&path).unwrap();
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(5)
         .build()
         .unwrap();
     pool.install(|| builder(&corpus, 50, 64, 16).write(&path).unwrap());
-    assert!(image == std::fs::read(&path).unwrap());
-    std::fs::remove_file(&path).unwrap();
+    assert!(image == fs::read(&path).unwrap());
+    fs::remove_file(&path).unwrap();
 }
 
 fn open_bytes(bytes: &[u8]) -> Result<NgramIndex, IndexError> {
@@ -300,8 +302,8 @@ fn other_files_are_refused_with_the_reason() {
     builder(&passages(5, 200, 20, 9, 0), 9, 8, 4)
         .write(&path)
         .unwrap();
-    let image = std::fs::read(&path).unwrap();
-    std::fs::remove_file(&path).unwrap();
+    let image = fs::read(&path).unwrap();
+    fs::remove_file(&path).unwrap();
     assert!(open_bytes(&image).is_ok());
     let changed = |at: usize, bytes: &[u8]| {
         let mut image = image.clone();
@@ -333,6 +335,19 @@ fn other_files_are_refused_with_the_reason() {
         NgramIndex::open(Path::new("/nowhere/at/all")),
         Err(IndexError::Io { action: "open", .. })
     ));
+}
+
+#[test]
+fn the_format_is_that_of_version_one() {
+    // If this fails, old files are read wrongly: raise the version, or undo the change.
+    let path = temporary("format.idx");
+    let corpus = passages(1, 300, 20, 9, 0);
+    builder(&corpus, 9, 8, 4).write(&path).unwrap();
+    let image = fs::read(&path).unwrap();
+    fs::remove_file(&path).unwrap();
+    if cfg!(target_endian = "little") {
+        assert_eq!(xxh3_64(&image), 13_162_545_058_123_985_592);
+    }
 }
 
 /// Asks an index everything, for its own sake: answers may be wrong, but tokens stay in the
@@ -381,7 +396,7 @@ fn damaged_files_never_panic() {
         builder(&passages(6, 600, 30, 12, vocab - 12), vocab as usize, 9, 4)
             .write(&path)
             .unwrap();
-        let image = std::fs::read(&path).unwrap();
+        let image = fs::read(&path).unwrap();
         let sections = u32::from_ne_bytes(image[52..56].try_into().unwrap()) as usize;
         let header = 64 + sections * 32;
         let mut noticed = 0;
@@ -402,7 +417,7 @@ fn damaged_files_never_panic() {
             // Half of the time the header's checksum is made right again, so that every check
             // behind it is reached.
             if rng.random() && image.len() > header + 8 {
-                let sum = xxhash_rust::xxh3::xxh3_64(&image[..header]);
+                let sum = xxh3_64(&image[..header]);
                 image[header..header + 8].copy_from_slice(&sum.to_ne_bytes());
             }
             match open_bytes(&image) {
@@ -415,5 +430,5 @@ fn damaged_files_never_panic() {
         }
         assert!(noticed > rounds as usize * 9 / 10, "{noticed} of {rounds}");
     }
-    std::fs::remove_file(&path).unwrap();
+    fs::remove_file(&path).unwrap();
 }

@@ -1,6 +1,6 @@
 //! The built-in corpus: an encyclopaedia of an invented world, with questions, of any size.
 //!
-//! A [`World`](world::World) of people, places, works and events is drawn from a seed, every entity
+//! A `World` of people, places, works and events is drawn from a seed, every entity
 //! gets one passage of 60 to 100 words, and every passage some questions it answers. The world is
 //! consistent (a person's town has its own passage and may name the person), entities and classes
 //! follow power laws, and regions have names, products and tastes of their own. A small model can

@@ -142,20 +142,25 @@ fn take(bits: &mut Vec<u64>, start: usize, end: usize) -> bool {
     if bits.len() < end / 64 + 2 {
         bits.resize(end / 64 + 2, 0);
     }
-    let pieces = || {
-        (start..end).step_by(64).map(|at| {
-            let mask = u128::from(u64::MAX >> (64 - (end - at).min(64))) << (at % 64);
-            (at / 64, mask as u64, (mask >> 64) as u64)
-        })
+    // Up to 64 bits from `at`: their word, and what to set in it and in the next one.
+    let piece = |at: usize| {
+        let mask = u128::from(u64::MAX >> (64 - (end - at).min(64))) << (at % 64);
+        (at / 64, mask as u64, (mask >> 64) as u64)
     };
-    let is_taken =
-        |(word, low, high): (usize, u64, u64)| bits[word] & low != 0 || bits[word + 1] & high != 0;
-    if pieces().any(is_taken) {
-        return false;
+    let mut at = start;
+    while at < end {
+        let (word, low, high) = piece(at);
+        if bits[word] & low != 0 || bits[word + 1] & high != 0 {
+            return false;
+        }
+        at += 64;
     }
-    for (word, low, high) in pieces() {
+    at = start;
+    while at < end {
+        let (word, low, high) = piece(at);
         bits[word] |= low;
         bits[word + 1] |= high;
+        at += 64;
     }
     true
 }
@@ -174,7 +179,8 @@ pub(super) struct PrefixTree {
 struct TreeNode {
     /// Which of `numbers` ends here.
     ngram: Option<u32>,
-    goes_on: bool,
+    /// Bit `token % 64` of each token that goes on: most that follow do not.
+    next_bits: u64,
 }
 
 impl PrefixTree {
@@ -202,7 +208,7 @@ impl PrefixTree {
             }
             for &token in rest {
                 let new = tree.nodes.len() as u32;
-                tree.nodes[node as usize].goes_on = true;
+                tree.nodes[node as usize].next_bits |= 1 << (token.0 % 64);
                 node = *tree.children.entry((node, token)).or_insert(new);
                 if node == new {
                     tree.nodes.push(TreeNode::default());
@@ -235,11 +241,13 @@ impl PrefixTree {
             let mut node = self.first.get(first.index()).copied().unwrap_or(0);
             let mut rest = tokens[position + 1..].iter();
             while node != 0 {
-                let TreeNode { ngram, goes_on } = self.nodes[node as usize];
+                let TreeNode { ngram, next_bits } = self.nodes[node as usize];
                 if let Some(ngram) = ngram {
                     found[ngram as usize].push(position as u32);
                 }
-                let next = rest.next().filter(|_| goes_on);
+                let next = rest
+                    .next()
+                    .filter(|token| next_bits >> (token.0 % 64) & 1 == 1);
                 node = next
                     .and_then(|&token| self.children.get(&(node, token)).copied())
                     .unwrap_or(0);
