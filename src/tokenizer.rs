@@ -7,7 +7,6 @@
 //!
 //! Special tokens are never added here; whoever builds a prompt places them.
 
-#[path = "tokenizer/training.rs"]
 mod training;
 
 use std::collections::BTreeMap;

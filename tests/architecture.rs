@@ -18,13 +18,16 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Path from `src` and text, without the tests at the end of a file.
+/// Path from `src` and text, without tests: files of that name, and the end of others.
 fn files() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut found = vec![];
     sources(&root, &mut found);
     found
         .into_iter()
+        .filter(|path| {
+            !path.ends_with("tests.rs") && !path.components().any(|c| c.as_os_str() == "tests")
+        })
         .map(|path| {
             let name = path
                 .strip_prefix(&root)

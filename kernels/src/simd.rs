@@ -185,7 +185,7 @@ pub(crate) fn exp_row(row: &mut [f32]) -> (f32, f32) {
 }
 
 #[inline(always)]
-fn share(below_max: f32) -> f32 {
+pub(crate) fn share(below_max: f32) -> f32 {
     if below_max < NEGLIGIBLE {
         0.0
     } else {

@@ -15,7 +15,7 @@ use crate::data;
 use crate::data::trec::Run;
 use crate::decode::DecodeOptions;
 use crate::experiment::{TrainedModel, write_json};
-use crate::index::NgramIndex;
+use crate::index::LiveIndex;
 use crate::model::{self, Llama};
 use crate::retrieve::generative::{Answer, Generative};
 use crate::retrieve::ranking::{NgramEvidence, RankingOptions};
@@ -28,7 +28,7 @@ pub struct DecodeArgs {
     /// A folder written by `genret train`.
     #[arg(long)]
     model: PathBuf,
-    /// An index written by `genret index build`.
+    /// An index written by `genret index build`: a file, or the folder of a live index.
     #[arg(long)]
     index: PathBuf,
     /// The queries: BEIR queries.jsonl or `id<TAB>text` lines.
@@ -72,7 +72,7 @@ pub(super) fn run(args: &DecodeArgs, shared: &Shared) -> Result<()> {
         bail!("--k 0: ask for at least one passage");
     }
     let device = model::open_device(&shared.device)?;
-    let index = NgramIndex::open(&args.index)?;
+    let index = LiveIndex::open(&args.index)?;
     let queries = match &args.queries {
         Some(path) => data::load_queries(path)?,
         None => vec![],
@@ -95,7 +95,7 @@ pub(super) fn run(args: &DecodeArgs, shared: &Shared) -> Result<()> {
     }
 }
 
-type NgramRetriever<'a> = Generative<'a, Llama, NgramIndex>;
+type NgramRetriever<'a> = Generative<'a, Llama, LiveIndex>;
 
 fn answer_on_terminal(
     retriever: &NgramRetriever<'_>,
@@ -247,7 +247,7 @@ fn decode_file(
 
 fn scored_docs<'a>(
     answer: &'a Answer,
-    index: &'a NgramIndex,
+    index: &'a LiveIndex,
 ) -> impl Iterator<Item = (DocId, f32)> + 'a {
     answer
         .hits
@@ -260,7 +260,7 @@ fn write_evidence(
     file: &mut fs::File,
     query: &Query,
     answer: &Answer,
-    index: &NgramIndex,
+    index: &LiveIndex,
     tokenizer: &Tokenizer,
 ) -> Result<()> {
     let ngram = |ngram: &NgramEvidence| {

@@ -3,6 +3,8 @@
 use std::cmp::Ordering;
 use std::ops::Range;
 
+use genret_kernels::log_sum_exp;
+
 use super::Normalise;
 use crate::index::Continuations;
 use crate::types::TokenId;
@@ -43,14 +45,19 @@ pub fn best_extensions<S: Copy>(
     normalise: Normalise,
 ) -> Option<Vec<Extension<S>>> {
     let mut best: Vec<Extension<S>> = vec![];
+    let mut gathered = vec![];
     for (parent, row) in rows.iter().enumerate() {
         let allowed = continuations.row(first + parent);
         if allowed.tokens.is_empty() {
             continue;
         }
         let norm = match normalise {
-            Normalise::Full => log_sum_exp(row.logits.iter().copied()),
-            Normalise::Allowed => log_sum_exp(allowed.tokens.iter().map(|t| row.logits[t.index()])),
+            Normalise::Full => log_sum_exp(row.logits),
+            Normalise::Allowed => {
+                gathered.clear();
+                gathered.extend(allowed.tokens.iter().map(|t| row.logits[t.index()]));
+                log_sum_exp(&gathered)
+            }
         };
         if !norm.is_finite() {
             return None;
@@ -83,13 +90,6 @@ fn order<S>(a: &Extension<S>, b: &Extension<S>) -> Ordering {
         .total_cmp(&a.log_prob)
         .then(a.parent.cmp(&b.parent))
         .then(a.token.cmp(&b.token))
-}
-
-/// Natural logarithm of the sum of exponentials; not finite if a logit is not.
-pub fn log_sum_exp(logits: impl Iterator<Item = f32> + Clone) -> f64 {
-    let max = logits.clone().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.map(|l| f64::from((l - max).exp())).sum();
-    f64::from(max) + sum.ln()
 }
 
 /// The rows of hypotheses in a flat batch that belong to each query.

@@ -1,8 +1,8 @@
 //! Teacher forcing: the loss of given targets under a prompt that is read once.
 
+use genret_kernels::log_sum_exp;
 use rayon::prelude::*;
 
-use super::constraint::log_sum_exp;
 use crate::model::{ModelError, NextTokenModel};
 use crate::types::TokenId;
 
@@ -41,7 +41,7 @@ pub fn target_losses<M: NextTokenModel, T: AsRef<[TokenId]>>(
         let row_of = |row: usize| &values[row * vocab..(row + 1) * vocab];
         let norms: Vec<f64> = (0..num_rows)
             .into_par_iter()
-            .map(|r| log_sum_exp(row_of(r).iter().copied()))
+            .map(|r| log_sum_exp(row_of(r)))
             .collect();
         if norms.iter().any(|norm| !norm.is_finite()) {
             return Err(ModelError::NotFinite { what: "logits" });

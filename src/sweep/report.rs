@@ -38,7 +38,7 @@ const LOSSES: [Loss; 2] = [
     },
     Loss {
         folder: "generation-loss",
-        name: "validation generation loss (nats per token)",
+        name: "generation loss (nats per token)",
         value: |row| row.validation_loss,
         per_query: |_| None,
         with_quality: false,

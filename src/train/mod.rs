@@ -195,9 +195,10 @@ impl TrainRun<'_> {
             }
             model = optimizer.step(model, gradients, grad_norm, learning_rate);
 
+            let tokens: usize = batch.iter().map(|e| num_tokens(e)).sum();
+            let tokens_per_sec = tokens as f64 / started.elapsed().as_secs_f64();
             counters.step += 1;
             counters.examples += batch.len() as u64;
-            let tokens: usize = batch.iter().map(|e| num_tokens(e)).sum();
             counters.tokens += tokens as u64;
             counters.targets += batch.iter().map(|e| e.target.len() as u64).sum::<u64>();
             counters.flops += batch
@@ -215,7 +216,6 @@ impl TrainRun<'_> {
             } else {
                 None
             };
-            let tokens_per_sec = tokens as f64 / started.elapsed().as_secs_f64();
             rows.write(&StepRow {
                 step: counters.step,
                 loss,
