@@ -153,37 +153,19 @@ pub struct Experiment {
 struct Prepared {
     data: String,
     tokenizer: String,
+    corpus: u64,
 }
 
 impl Experiment {
     /// Opens `config`, making what its folder lacks; `told` hears what is being made.
     pub fn open(config: Config, told: &mut dyn FnMut(&str)) -> Result<Self, ExperimentError> {
         let out = &config.out;
-        fs::create_dir_all(out).map_err(io_error(out))?;
-        let prepared = Prepared {
-            data: config::hash(&(&config.data.folder, &config.data.synth)),
-            tokenizer: config::hash(&config.tokenizer),
-        };
-        let prepared_path = out.join("prepared.json");
-        if prepared_path.exists() {
-            let found: Prepared = read_json(&prepared_path)?;
-            for (what, same) in [
-                ("[data]", found.data == prepared.data),
-                ("[tokenizer]", found.tokenizer == prepared.tokenizer),
-            ] {
-                if !same {
-                    return Err(ExperimentError::OtherSettings {
-                        path: out.clone(),
-                        what,
-                    });
-                }
-            }
-        }
         let data_folder = match (&config.data.folder, &config.data.synth) {
             (Some(folder), _) => folder.clone(),
             (None, Some(options)) => {
                 let folder = out.join("data");
                 if !folder.exists() {
+                    fs::create_dir_all(out).map_err(io_error(out))?;
                     told("writing the embedded corpus");
                     synth::generate(*options, &folder, &mut |_| ())?;
                 }
@@ -193,6 +175,31 @@ impl Experiment {
         };
         told("reading passages and queries");
         let dataset = Dataset::open(&data_folder)?;
+        let prepared = Prepared {
+            data: config::hash(&(&config.data.folder, &config.data.synth)),
+            tokenizer: config::hash(&config.tokenizer),
+            corpus: dataset.corpus.fingerprint(),
+        };
+        let prepared_path = out.join("prepared.json");
+        if prepared_path.exists() {
+            let found: Prepared = read_json(&prepared_path)?;
+            for (what, same) in [
+                ("[data]", found.data == prepared.data),
+                ("[tokenizer]", found.tokenizer == prepared.tokenizer),
+                ("the corpus itself", found.corpus == prepared.corpus),
+            ] {
+                if !same {
+                    return Err(ExperimentError::OtherSettings {
+                        path: out.clone(),
+                        what,
+                    });
+                }
+            }
+        } else {
+            // Only what is made from here on depends on it.
+            fs::create_dir_all(out).map_err(io_error(out))?;
+            write_json(&prepared_path, &prepared)?;
+        }
         let tokenizer_path = out.join("tokenizer.json");
         if !tokenizer_path.exists() {
             match &config.tokenizer.path {
@@ -231,7 +238,6 @@ impl Experiment {
         }
         let index = NgramIndex::open(&index_path)?;
         index.check_tokenizer(tokenizer.fingerprint())?;
-        write_json(&prepared_path, &prepared)?;
         Ok(Self {
             config,
             dataset,

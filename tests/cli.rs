@@ -555,7 +555,7 @@ fn bad_input_is_refused_with_place_and_remedy() {
         );
     }
     assert!(
-        !folder.join("out/models").exists(),
+        !folder.join("out").exists(),
         "nothing is written for bad input"
     );
 

@@ -135,7 +135,8 @@ fn allowed_probabilities_sum_to_one() {
     };
     let decoded = &beam_search(&model, &index, &[&prompt(1)], &options).unwrap()[0];
     let sum: f64 = decoded.harvest.iter().map(|h| h.log_prob.exp()).sum();
-    assert!((sum - 1.0).abs() < 1e-9, "{sum}");
+    // The normaliser sums in f32, within 1e-6.
+    assert!((sum - 1.0).abs() < 2e-6, "{sum}");
 }
 
 fn assert_same<S>(a: &Decoded<S>, b: &Decoded<S>, what: &str) {
