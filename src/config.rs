@@ -260,6 +260,42 @@ impl Config {
         Ok(config)
     }
 
+    /// Hash of what decides a cell's measures, beside its model and beam width.
+    pub fn decode_settings(&self) -> String {
+        let decode = DecodeOptions {
+            beam_width: 0,
+            ..self.decode.clone()
+        };
+        hash(&(
+            self.seed,
+            decode,
+            self.ranking,
+            &self.objective.template,
+            (
+                &self.evaluate.splits,
+                self.evaluate.queries,
+                self.evaluate.depth,
+            ),
+            (&self.evaluate.measures, self.contrastive_settings()),
+        ))
+    }
+
+    /// Hash of what decides the contrastive generation loss of a model.
+    pub fn contrastive_settings(&self) -> String {
+        let evaluate = &self.evaluate;
+        hash(&(
+            self.seed,
+            &self.objective.span,
+            &self.objective.template,
+            (evaluate.splits.first(), evaluate.queries),
+            (
+                evaluate.cgl_queries,
+                evaluate.cgl_negatives,
+                evaluate.cgl_spans,
+            ),
+        ))
+    }
+
     fn check(&self) -> Result<(), String> {
         match (&self.data.folder, &self.data.synth) {
             (Some(_), None) | (None, Some(_)) => {}

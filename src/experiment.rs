@@ -22,7 +22,7 @@ use crate::data::trec::{Qrels, TrecError};
 use crate::data::{Corpus, DataError, Dataset, Pair, synth};
 use crate::decode::cgl::ContrastiveCase;
 use crate::eval::cgl;
-use crate::index::{IndexBuilder, IndexError, IndexOptions, NgramIndex};
+use crate::index::{IndexBuilder, IndexError, IndexOptions, LiveIndex, NgramIndex, SubstringIndex};
 use crate::model::{Llama, LlamaConfig, ModelError, ModelOptions, checkpoint};
 use crate::plot::PlotError;
 use crate::record::{self, RecordError};
@@ -30,7 +30,7 @@ use crate::retrieve::RetrieveError;
 use crate::scaling::ScalingError;
 use crate::tokenizer::{self, Tokenizer, TokenizerError};
 use crate::train::{ExampleSource, Progress, TrainError, TrainOptions, TrainRun, TrainSummary};
-use crate::types::{PassageIdx, Query};
+use crate::types::{Passage, PassageIdx, Query};
 
 /// Version of genret and the commit it was built from.
 pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " ", env!("GENRET_COMMIT"));
@@ -38,49 +38,100 @@ pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " ", env!("GENRET_C
 /// Why an experiment cannot be opened or run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-#[allow(missing_docs)]
 pub enum ExperimentError {
+    /// The configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// Passages, queries or judgements.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// Judgements or runs.
     #[error(transparent)]
     Trec(#[from] TrecError),
+    /// The embedded corpus.
     #[error(transparent)]
     Synth(#[from] synth::SynthError),
+    /// The tokenizer.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
+    /// Training examples.
     #[error(transparent)]
     Example(#[from] ExampleError),
+    /// The n-gram index.
     #[error(transparent)]
     Index(#[from] IndexError),
+    /// A model or its files.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// Training.
     #[error(transparent)]
     Train(#[from] TrainError),
+    /// Decoding and ranking.
     #[error(transparent)]
     Retrieve(#[from] RetrieveError),
+    /// Rows of results.
     #[error(transparent)]
     Record(#[from] RecordError),
+    /// Fitting laws.
     #[error(transparent)]
     Scaling(#[from] ScalingError),
+    /// Drawing.
     #[error(transparent)]
     Plot(#[from] PlotError),
     /// A file of the experiment could not be read or written.
     #[error("{}: {source}", path.display())]
     Io {
+        /// The file.
         path: PathBuf,
+        /// What the system said.
         source: std::io::Error,
     },
     /// A file of the experiment is not what was written.
     #[error("{}: {message}; remove it, it will be made again", path.display())]
-    Damaged { path: PathBuf, message: String },
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// A later version of genret wrote the file.
+    #[error("{}: written with layout {found}, this version knows {}; use a later genret", path.display(), record::SCHEMA)]
+    Later {
+        /// The file.
+        path: PathBuf,
+        /// Its layout.
+        found: u32,
+    },
+    /// A folder that does not hold a trained model.
+    #[error("{}: {source}; expected a folder that `genret train` finished", path.display())]
+    NotAModel {
+        /// The file that is missing.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// The folder was made with other settings.
     #[error("{} was made with other settings of {what}; choose another `out` or remove the folder", path.display())]
-    OtherSettings { path: PathBuf, what: &'static str },
+    OtherSettings {
+        /// The folder.
+        path: PathBuf,
+        /// Which settings.
+        what: &'static str,
+    },
     /// A split without queries.
     #[error("split `{split}` has no queries with relevant passages")]
-    EmptySplit { split: String },
+    EmptySplit {
+        /// The split.
+        split: String,
+    },
+    /// A passage that its tokens do not give back.
+    #[error(
+        "passage `{doc}` of the index does not read back from its tokens: its text is not what was indexed; rebuild with `genret index build`"
+    )]
+    NotReversible {
+        /// The passage.
+        doc: String,
+    },
 }
 
 /// Everything that makes a trained model; its hash is the model's id.
@@ -88,18 +139,22 @@ pub enum ExperimentError {
 pub struct ModelSpec {
     /// Shape.
     pub model: LlamaConfig,
-    /// Fingerprint of the corpus.
-    pub corpus: u64,
+    /// Fingerprint of passages, queries and judgements.
+    pub collection: u64,
     /// Fingerprint of the tokenizer.
     pub tokenizer: u64,
     /// Split of the training queries.
     pub split: String,
     /// Share of the training pairs.
     pub fraction: f64,
+    /// Decides which pairs the share holds.
+    pub subset_seed: u64,
     /// That many pairs.
     pub num_pairs: usize,
     /// Examples of one epoch.
     pub num_examples: usize,
+    /// Split of the validation queries, and how many of them are used.
+    pub validation: (String, usize),
     /// What the model learns.
     pub objective: ObjectiveOptions,
     /// How.
@@ -146,6 +201,7 @@ pub struct Experiment {
     /// All n-grams of the passages' bodies.
     pub index: NgramIndex,
     passages: Vec<PassageTokens>,
+    collection: u64,
 }
 
 /// What was prepared from which settings, in `prepared.json`.
@@ -153,7 +209,7 @@ pub struct Experiment {
 struct Prepared {
     data: String,
     tokenizer: String,
-    corpus: u64,
+    collection: u64,
 }
 
 impl Experiment {
@@ -178,7 +234,7 @@ impl Experiment {
         let prepared = Prepared {
             data: config::hash(&(&config.data.folder, &config.data.synth)),
             tokenizer: config::hash(&config.tokenizer),
-            corpus: dataset.corpus.fingerprint(),
+            collection: dataset.fingerprint(),
         };
         let prepared_path = out.join("prepared.json");
         if prepared_path.exists() {
@@ -186,7 +242,10 @@ impl Experiment {
             for (what, same) in [
                 ("[data]", found.data == prepared.data),
                 ("[tokenizer]", found.tokenizer == prepared.tokenizer),
-                ("the corpus itself", found.corpus == prepared.corpus),
+                (
+                    "the collection itself",
+                    found.collection == prepared.collection,
+                ),
             ] {
                 if !same {
                     return Err(ExperimentError::OtherSettings {
@@ -244,6 +303,7 @@ impl Experiment {
             tokenizer,
             index,
             passages,
+            collection: prepared.collection,
         })
     }
 
@@ -252,24 +312,29 @@ impl Experiment {
         &self.config.objective.template
     }
 
-    /// Everything that makes a model of shape `options` trained on `fraction` of the pairs.
+    /// Everything that makes a model of shape `options` trained on `fraction` of the pairs that
+    /// `data.fraction` leaves.
     pub fn model_spec(
         &self,
         options: &ModelOptions,
         fraction: f64,
         seed: u64,
     ) -> Result<ModelSpec, ExperimentError> {
+        let data = &self.config.data;
+        let fraction = fraction * data.fraction;
         let pairs = self.pairs(fraction)?;
         let objective = self.config.objective.clone();
         let source = self.source(&pairs, seed)?;
         Ok(ModelSpec {
             model: options.resolve(self.tokenizer.vocab_size())?,
-            corpus: self.dataset.corpus.fingerprint(),
+            collection: self.collection,
             tokenizer: self.tokenizer.fingerprint(),
-            split: self.config.data.train.clone(),
+            split: data.train.clone(),
             fraction,
+            subset_seed: self.config.seed,
             num_pairs: pairs.len(),
             num_examples: source.len(),
+            validation: (data.validation.clone(), data.validation_queries),
             objective,
             train: self.config.train.clone(),
             seed,
@@ -278,7 +343,7 @@ impl Experiment {
 
     /// Tokens of prompt and target of a typical training example: the means over some pairs.
     pub fn typical_example(&self) -> Result<(usize, usize), ExperimentError> {
-        let pairs = self.pairs(1.0)?;
+        let pairs = self.pairs(self.config.data.fraction)?;
         let some = &pairs[..pairs.len().min(200)];
         let examples = self.source(some, 0)?.epoch(0)?;
         let mean = |len: fn(&Example) -> usize| {
@@ -391,7 +456,7 @@ impl Experiment {
         )
     }
 
-    /// Training pairs with their place among all pairs, by which their spans are drawn: a pair has the
+    /// That share of the training pairs, with their place among all pairs, by which their spans are drawn: a pair has the
     /// same spans in every fraction.
     fn pairs(&self, fraction: f64) -> Result<Vec<(u64, Pair)>, ExperimentError> {
         let split = &self.config.data.train;
@@ -403,11 +468,7 @@ impl Experiment {
         }
         // The subset depends on the configuration's seed alone, so that all models of a fraction
         // see the same pairs.
-        let chosen = nested_subset(
-            self.config.seed,
-            pairs.len(),
-            fraction * self.config.data.fraction,
-        );
+        let chosen = nested_subset(self.config.seed, pairs.len(), fraction);
         Ok(chosen.into_iter().map(|i| (i as u64, pairs[i])).collect())
     }
 
@@ -490,7 +551,17 @@ const RECORD: &str = "genret.json";
 impl TrainedModel {
     /// Opens a folder that `genret train` or `genret sweep` finished.
     pub fn open(folder: &Path, device: &Device) -> Result<Self, ExperimentError> {
-        let record: ModelRecord = read_json(&folder.join(RECORD))?;
+        let path = folder.join(RECORD);
+        let record: ModelRecord = read_json(&path).map_err(|error| match error {
+            ExperimentError::Io { path, source } => ExperimentError::NotAModel { path, source },
+            other => other,
+        })?;
+        if record.schema > record::SCHEMA {
+            return Err(ExperimentError::Later {
+                path,
+                found: record.schema,
+            });
+        }
         let config = LlamaConfig::load(&folder.join("config.json"))?;
         let model = checkpoint::load(config.init(0, device), folder)?;
         Ok(Self {
@@ -503,6 +574,41 @@ impl TrainedModel {
     /// The tokenizer the model was trained with.
     pub fn tokenizer(&self) -> Result<Tokenizer, ExperimentError> {
         Ok(Tokenizer::load(&self.folder.join("tokenizer.json"))?)
+    }
+}
+
+/// The passages of an index, read back from their tokens, for what needs words as well.
+///
+/// # Errors
+/// [`ExperimentError::NotReversible`] for a passage whose text would be tokenised otherwise.
+pub fn corpus_of_index(
+    index: &LiveIndex,
+    tokenizer: &Tokenizer,
+) -> Result<(Corpus, Vec<PassageTokens>), ExperimentError> {
+    let mut tokens = vec![];
+    let mut indexed = vec![];
+    let passages = index.passages().map(|passage| {
+        index.passage_tokens(passage, &mut tokens);
+        indexed.push(tokens.clone());
+        // A field is tokenised after one space.
+        let text = tokenizer.decode(&tokens);
+        Passage {
+            id: index.doc_id(passage).into(),
+            title: String::new(),
+            text: text.strip_prefix(' ').unwrap_or(&text).into(),
+        }
+    });
+    let corpus = Corpus::from_passages(passages.collect())?;
+    let passages = corpus_tokens(tokenizer, corpus.passages())?;
+    let differs = indexed
+        .iter()
+        .zip(&passages)
+        .position(|(a, b)| *a != b.body);
+    match differs {
+        Some(at) => Err(ExperimentError::NotReversible {
+            doc: corpus.passages()[at].id.to_string(),
+        }),
+        None => Ok((corpus, passages)),
     }
 }
 

@@ -9,12 +9,13 @@ use clap::Args;
 use super::progress::Progress;
 use super::shared::Shared;
 use crate::atomic_file;
-use crate::data::example::{SpanOptions, corpus_tokens};
+use crate::data;
+use crate::data::example::SpanOptions;
 use crate::data::trec::Qrels;
-use crate::data::{self, Corpus};
 use crate::decode::cgl::contrastive_losses;
 use crate::eval::cgl::{self, Aggregation};
-use crate::experiment::{CaseOptions, TrainedModel, contrastive_cases};
+use crate::experiment::{CaseOptions, TrainedModel, contrastive_cases, corpus_of_index};
+use crate::index::LiveIndex;
 use crate::model;
 
 /// Contrastive generation loss of a model: how much better it generates spans of the relevant passage
@@ -24,9 +25,9 @@ pub struct CglArgs {
     /// A folder written by `genret train`.
     #[arg(long)]
     model: PathBuf,
-    /// The passages: a BEIR folder or an MS MARCO collection.tsv.
+    /// The passages: an index written by `genret index build`, a file or the folder of a live one.
     #[arg(long)]
-    corpus: PathBuf,
+    index: PathBuf,
     /// The queries: BEIR queries.jsonl or `id<TAB>text` lines.
     #[arg(long)]
     queries: PathBuf,
@@ -54,7 +55,9 @@ pub(super) fn run(args: &CglArgs, shared: &Shared) -> Result<()> {
     let device = model::open_device(&shared.device)?;
     let trained = TrainedModel::open(&args.model, &device)?;
     let tokenizer = trained.tokenizer()?;
-    let corpus = Corpus::load(&args.corpus)?;
+    let index = LiveIndex::open(&args.index)?;
+    index.check_tokenizer(tokenizer.fingerprint())?;
+    let (corpus, passages) = corpus_of_index(&index, &tokenizer)?;
     let queries = data::load_queries(&args.queries)?;
     let qrels = Qrels::load(&args.qrels)?;
     let judged: Vec<_> = queries
@@ -62,7 +65,6 @@ pub(super) fn run(args: &CglArgs, shared: &Shared) -> Result<()> {
         .filter(|q| qrels.relevant(q.id.as_str()).next().is_some())
         .take(args.limit.unwrap_or(usize::MAX))
         .collect();
-    let passages = corpus_tokens(&tokenizer, corpus.passages())?;
     let objective = &trained.record.spec.objective;
     let options = CaseOptions {
         seed: shared.seed.unwrap_or(0),

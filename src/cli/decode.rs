@@ -14,7 +14,7 @@ use crate::config::hash;
 use crate::data;
 use crate::data::trec::Run;
 use crate::decode::DecodeOptions;
-use crate::experiment::{TrainedModel, write_json};
+use crate::experiment::{ModelRecord, TrainedModel, read_json, write_json};
 use crate::index::LiveIndex;
 use crate::model::{self, Llama};
 use crate::retrieve::generative::{Answer, Generative};
@@ -91,7 +91,14 @@ pub(super) fn run(args: &DecodeArgs, shared: &Shared) -> Result<()> {
     match &args.text {
         Some(text) if text.trim().is_empty() => bail!("--text is empty: nothing to answer"),
         Some(text) => answer_on_terminal(&retriever, &tokenizer, text, args.k.min(10)),
-        None => decode_file(&retriever, &tokenizer, &queries, args, shared),
+        None => decode_file(
+            &retriever,
+            &trained.record,
+            &tokenizer,
+            &queries,
+            args,
+            shared,
+        ),
     }
 }
 
@@ -142,6 +149,7 @@ struct Partial {
 
 fn decode_file(
     retriever: &NgramRetriever<'_>,
+    record: &ModelRecord,
     tokenizer: &Tokenizer,
     queries: &[Query],
     args: &DecodeArgs,
@@ -158,10 +166,9 @@ fn decode_file(
         .iter()
         .map(|q| (q.id.as_str(), &q.text[..]))
         .collect();
-    let record = fs::read_to_string(args.model.join("genret.json")).unwrap_or_default();
     let identity = hash(&(
         record,
-        fs::canonicalize(&args.index).unwrap_or_default(),
+        retriever.index.fingerprint(),
         texts,
         (
             args.beam,
@@ -173,17 +180,27 @@ fn decode_file(
             &shared.device,
         ),
     ));
-    let fresh = || Partial {
-        identity: identity.clone(),
+    // What was begun with other settings, or is not whole, is begun again.
+    let holds = |path: &Path, bytes| {
+        fs::metadata(beside(path, ".partial")).is_ok_and(|file| file.len() >= bytes)
+    };
+    let kept = if state_path.exists() {
+        let partial: Partial = read_json(&state_path)?;
+        let whole = holds(out, partial.run_bytes)
+            && args
+                .explain
+                .as_ref()
+                .is_none_or(|path| holds(path, partial.evidence_bytes));
+        Some(partial).filter(|p| p.identity == identity && whole)
+    } else {
+        None
+    };
+    let mut partial = kept.unwrap_or(Partial {
+        identity,
         queries: 0,
         run_bytes: 0,
         evidence_bytes: 0,
-    };
-    let mut partial = fs::read_to_string(&state_path)
-        .ok()
-        .and_then(|text| serde_json::from_str::<Partial>(&text).ok())
-        .filter(|p| p.identity == identity && p.queries <= queries.len())
-        .unwrap_or_else(fresh);
+    });
     if partial.queries > 0 {
         eprintln!(
             "continuing after {} of {} queries",

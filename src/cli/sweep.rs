@@ -11,7 +11,6 @@ use super::train::load_config;
 use crate::config::Config;
 use crate::experiment::Experiment;
 use crate::model;
-use crate::record;
 use crate::scaling::report::{ONE_RUN, Report};
 use crate::sweep::{self, CellRow, Event, Plan};
 
@@ -69,7 +68,9 @@ pub(super) fn run(args: &SweepArgs, shared: &Shared) -> Result<()> {
         (Some(SweepVerb::Status(args)), _) => status(args, shared),
         (Some(SweepVerb::Report(args)), _) => {
             let config = load_config(&args.config, &args.set, shared)?;
-            let rows: Vec<CellRow> = record::read(&config.out.join("runs.jsonl"))?;
+            let settings = config.decode_settings();
+            let mut rows = sweep::read_rows(&config)?;
+            rows.retain(|row| row.settings == settings);
             report(&config, &rows)
         }
         (None, Some(path)) => sweep(path, &args.run, shared),
@@ -157,7 +158,8 @@ fn print_plan(plan: &Plan, experiment: &Experiment) {
 
 fn status(args: &ConfigArgs, shared: &Shared) -> Result<()> {
     let config = load_config(&args.config, &args.set, shared)?;
-    let rows: Vec<CellRow> = record::read(&config.out.join("runs.jsonl"))?;
+    let settings = config.decode_settings();
+    let rows = sweep::read_rows(&config)?;
     let sweep = &config.sweep;
     println!(
         "{:<8} {:>8} {:>5} {:>6}  state",
@@ -168,8 +170,9 @@ fn status(args: &ConfigArgs, shared: &Shared) -> Result<()> {
             for &seed in &sweep.seeds {
                 for &beam in &sweep.beams {
                     let row = rows.iter().find(|r| {
-                        r.size == *size
-                            && r.fraction == fraction
+                        r.settings == settings
+                            && r.size == *size
+                            && r.fraction == fraction * config.data.fraction
                             && r.seed == config.seed + seed
                             && r.beam == beam as u64
                     });

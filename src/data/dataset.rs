@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use hashbrown::HashMap;
+use xxhash_rust::xxh3::Xxh3;
 
 use super::corpus::{index_queries, resolve_queries};
 use super::reader::ReadError;
@@ -54,6 +55,29 @@ impl Dataset {
             find,
             splits,
         })
+    }
+
+    /// Hash of everything read: passages, queries and judgements. Equal collections have equal
+    /// fingerprints, however their files are compressed. Reads all of it.
+    pub fn fingerprint(&self) -> u64 {
+        let mut hasher = Xxh3::with_seed(self.corpus.fingerprint());
+        let mut add = |part: &str| {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part.as_bytes());
+        };
+        for query in &self.queries {
+            add(query.id.as_str());
+            add(&query.text);
+        }
+        for (split, qrels) in &self.splits {
+            add(split);
+            for row in qrels.rows() {
+                add(row.query.as_str());
+                add(row.judgement.doc.as_str());
+                add(&row.judgement.grade.to_string());
+            }
+        }
+        hasher.digest()
     }
 
     /// Names of the splits, sorted.

@@ -156,6 +156,8 @@ pub(super) fn write(
 /// An opened index file whose header and section table are sound.
 pub(super) struct IndexFile {
     pub(super) header: Header,
+    /// Of header and section table, which hold the checksum of every section.
+    pub(super) checksum: u64,
     bytes: Arc<Bytes>,
     sections: Vec<Entry>,
 }
@@ -241,6 +243,7 @@ impl IndexFile {
         .ok_or_else(cut)?;
         Ok(Self {
             header,
+            checksum,
             bytes: Arc::new(bytes),
             sections,
         })

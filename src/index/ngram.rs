@@ -246,6 +246,11 @@ impl NgramIndex {
         std::str::from_utf8(bytes).unwrap_or_default()
     }
 
+    /// Hash of what the index holds, from its checksums; reads nothing.
+    pub fn fingerprint(&self) -> u64 {
+        self.corpus.file.checksum
+    }
+
     /// Reads the whole file and compares it with its checksums.
     ///
     /// # Errors

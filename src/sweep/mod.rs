@@ -1,8 +1,8 @@
 //! A grid of models: what is missing is trained, decoded and measured; one row per cell.
 //!
 //! A cell is (size, data fraction, seed, beam width). Cells of one (size, fraction, seed) share a
-//! model and its contrastive generation loss. Finished cells are rows of `runs.jsonl` and are never
-//! done again; an unfinished model resumes from its checkpoint.
+//! model and its contrastive generation loss. Finished cells are rows of `runs.jsonl` and are not
+//! done again unless a setting that decides them has changed; an unfinished model resumes from its checkpoint.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ mod run;
 
 pub use plan::{CellPlan, ModelPlan, Plan, plan};
 pub use report::{Written, report};
-pub use run::{Event, run};
+pub use run::{Event, read_rows, run};
 
 /// One finished cell.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -29,6 +29,8 @@ pub struct CellRow {
     pub genret: String,
     /// Id of the trained model: hash of everything that made it.
     pub model: String,
+    /// Hash of everything else that decides the measures.
+    pub settings: String,
     /// Size by name.
     pub size: String,
     /// Parameters of embedding and head.

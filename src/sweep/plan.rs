@@ -53,7 +53,7 @@ pub fn plan(experiment: &Experiment) -> Result<Plan, ExperimentError> {
                 };
                 let spec = experiment.model_spec(&options, fraction, config.seed + seed)?;
                 let counts = spec.model.counts();
-                let examples = spec.num_examples as f64;
+                let examples = spec.num_examples as f64 * config.train.epochs;
                 let (prompt, target) = typical;
                 let micro_tokens = (config.train.micro_batch_size.min(config.train.batch_size)
                     * (prompt + target)) as f64;

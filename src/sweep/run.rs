@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::CellRow;
 use super::plan::{CellPlan, ModelPlan, Plan};
+use crate::config::Config;
 use crate::data::trec::Run;
 use crate::eval::{self, Measure, cgl};
 use crate::experiment::{Experiment, ExperimentError, TrainedModel, read_json, write_json};
@@ -48,8 +49,13 @@ pub fn run(
     told: &mut dyn FnMut(Event),
 ) -> Result<Vec<CellRow>, ExperimentError> {
     let path = experiment.config.out.join("runs.jsonl");
-    let done: Vec<CellRow> = record::read(&path)?;
-    let held: HashSet<(String, u64)> = done.iter().map(|r| (r.model.clone(), r.beam)).collect();
+    let done = read_rows(&experiment.config)?;
+    let settings = experiment.config.decode_settings();
+    let held: HashSet<(String, u64)> = done
+        .iter()
+        .filter(|r| r.settings == settings)
+        .map(|r| (r.model.clone(), r.beam))
+        .collect();
     let mut writer = RowWriter::open(&path, done.len())?;
     for (place, model) in plan.models.iter().enumerate() {
         let id = model.id();
@@ -73,8 +79,9 @@ pub fn run(
             told(Event::Cell(Box::new(row)));
         }
     }
-    let mut rows: BTreeMap<(String, u64), CellRow> = record::read::<CellRow>(&path)?
+    let mut rows: BTreeMap<(String, u64), CellRow> = read_rows(&experiment.config)?
         .into_iter()
+        .filter(|row| row.settings == settings)
         .map(|row| ((row.model.clone(), row.beam), row))
         .collect();
     let order = plan.models.iter().flat_map(|m| {
@@ -84,13 +91,30 @@ pub fn run(
     Ok(order.filter_map(|key| rows.remove(&key)).collect())
 }
 
+/// All rows of the experiment's folder, whatever settings they were measured with.
+///
+/// # Errors
+/// A damaged row, or one that a later version of genret wrote.
+pub fn read_rows(config: &Config) -> Result<Vec<CellRow>, ExperimentError> {
+    let path = config.out.join("runs.jsonl");
+    let rows: Vec<CellRow> = record::read(&path)?;
+    match rows.iter().find(|row| row.schema > record::SCHEMA) {
+        Some(row) => Err(ExperimentError::Later {
+            path,
+            found: row.schema,
+        }),
+        None => Ok(rows),
+    }
+}
+
 /// The losses of one model on the cases of the experiment: from its folder, or measured now.
 fn contrastive(
     experiment: &Experiment,
     trained: &TrainedModel,
     told: &mut dyn FnMut(Event),
 ) -> Result<CglFile, ExperimentError> {
-    let path = trained.folder.join("cgl.json");
+    let settings = experiment.config.contrastive_settings();
+    let path = trained.folder.join(format!("cgl-{settings}.json"));
     if path.exists() {
         return read_json(&path);
     }
@@ -152,6 +176,7 @@ fn decode_cell(
             ranking: &config.ranking,
         };
         let mut run = Run::new(&config.name);
+        let mut done = 0;
         for batch in queries.chunks(options.batch_size) {
             let started = Instant::now();
             let answers = retriever.answer(batch, config.evaluate.depth)?;
@@ -165,9 +190,10 @@ fn decode_cell(
                     .map(|h| (corpus.passage(h.passage).id.clone(), h.score.get()));
                 run.push(query.id.clone(), docs)?;
             }
-            decoded += batch.len();
-            told(Event::Decoded(cell.beam, decoded, queries.len()));
+            done += batch.len();
+            told(Event::Decoded(cell.beam, done, queries.len()));
         }
+        decoded += done;
         let path = trained
             .folder
             .join(format!("{split}-beam{}.trec", cell.beam));
@@ -194,6 +220,7 @@ fn decode_cell(
         name: config.name.clone(),
         genret: crate::experiment::VERSION.into(),
         model: plan.id(),
+        settings: config.decode_settings(),
         size: plan.size.clone(),
         params_embedding: model.params_embedding() as u64,
         params_non_embedding: model.params_non_embedding() as u64,

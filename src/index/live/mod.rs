@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 
 use hashbrown::HashSet;
 use serde::Serialize;
+use xxhash_rust::xxh3::Xxh3;
 
 use super::error::IndexError;
 use super::ngram::{IndexStats, NgramIndex, State, child_of_node};
@@ -219,6 +220,21 @@ impl LiveIndex {
         (0..self.num_passages as u32)
             .map(PassageIdx)
             .filter(|&p| !self.is_deleted(p))
+    }
+
+    /// Hash of what the index holds and of what is deleted; reads no passages.
+    pub fn fingerprint(&self) -> u64 {
+        let mut hasher = Xxh3::new();
+        for segment in &self.segments {
+            hasher.update(&segment.index.fingerprint().to_le_bytes());
+            let mut deleted: Vec<u32> = segment.deleted.iter().copied().collect();
+            deleted.sort_unstable();
+            hasher.update(&(deleted.len() as u64).to_le_bytes());
+            for passage in deleted {
+                hasher.update(&passage.to_le_bytes());
+            }
+        }
+        hasher.digest()
     }
 
     /// Reads all files and compares them with their checksums.
