@@ -7,6 +7,9 @@
 //! a model's forward pass would; warm is the same call again. The peer's enumeration at its best and
 //! its extension are warm: it has touched the same rows just before.
 
+#[path = "../tests/common/shared.rs"]
+mod shared;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
@@ -142,12 +145,7 @@ fn passages(options: &Options) -> Option<Passages> {
     if options.corpus == "phrases" {
         return Some(phrases(options.tokens));
     }
-    let shared = std::env::var("GENRET_SHARED").unwrap_or_else(|_| "../shared".into());
-    let folder = Path::new(&shared).join("data").join(&options.corpus);
-    if !folder.is_dir() {
-        println!("skipped: {} is absent", folder.display());
-        return None;
-    }
+    let folder = shared::shared(&format!("data/{}", options.corpus))?;
     let corpus = Corpus::load(&folder).expect("the collection is sound");
     let texts: Vec<&str> = corpus.passages().iter().map(|p| p.text.as_str()).collect();
     let train = TrainOptions {

@@ -34,3 +34,7 @@ pub mod experiment;
 pub mod sweep;
 
 pub mod cli;
+
+#[cfg(test)]
+#[path = "../tests/common/shared.rs"]
+mod shared;

@@ -502,12 +502,9 @@ mod tests {
 
     #[test]
     fn ids_equal_those_of_the_reference_library() {
-        let shared = std::env::var("GENRET_SHARED").unwrap_or_else(|_| "../shared".to_owned());
-        let folder = Path::new(&shared).join("fixtures/hf-parity/tokenizers");
-        if !folder.is_dir() {
-            println!("skipped: {} is absent; set GENRET_SHARED", folder.display());
+        let Some(folder) = crate::shared::shared("fixtures/hf-parity/tokenizers") else {
             return;
-        }
+        };
         let mut strings = 0;
         for name in ["bpe-gpt2-style", "bpe-llama3-style", "unigram-t5-style"] {
             let tokenizer = Tokenizer::load(&folder.join(name)).unwrap();

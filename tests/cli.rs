@@ -1,7 +1,5 @@
 //! The program as a user runs it: the whole path, bad input, interruptions.
 
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -24,6 +22,11 @@ fn command(folder: &Path, args: &[&str]) -> Command {
 
 fn genret(folder: &Path, args: &[&str]) -> Output {
     command(folder, args).output().unwrap()
+}
+
+/// The arguments of a command line without quoting.
+fn words(line: &str) -> Vec<&str> {
+    line.split_whitespace().collect()
 }
 
 #[track_caller]
@@ -149,60 +152,23 @@ fn from_corpus_to_run_with_single_commands() {
     let folder = tiny("path");
     succeed(
         &folder,
-        &[
-            "data",
-            "synth",
-            "--out",
-            "data",
-            "--passages",
-            "200",
-            "--queries-per-passage",
-            "2",
-        ],
+        &words("data synth --out data --passages 200 --queries-per-passage 2"),
     );
-    let inspected = succeed(&folder, &["data", "inspect", "data"]);
+    let inspected = succeed(&folder, &words("data inspect data"));
     assert!(inspected.contains("200"), "{inspected}");
     succeed(
         &folder,
-        &[
-            "tokenizer",
-            "train",
-            "--corpus",
-            "data",
-            "--vocab",
-            "600",
-            "--kind",
-            "bpe",
-            "--out",
-            "tokenizer.json",
-        ],
+        &words("tokenizer train --corpus data --vocab 600 --kind bpe --out tokenizer.json"),
     );
     succeed(
         &folder,
-        &[
-            "index",
-            "build",
-            "--corpus",
-            "data",
-            "--tokenizer",
-            "tokenizer.json",
-            "--out",
-            "index.genret",
-        ],
+        &words("index build --corpus data --tokenizer tokenizer.json --out index.genret"),
     );
-    assert!(succeed(&folder, &["index", "stats", "index.genret"]).contains("200"));
-    succeed(&folder, &["index", "verify", "index.genret"]);
+    assert!(succeed(&folder, &words("index stats index.genret")).contains("200"));
+    succeed(&folder, &words("index verify index.genret"));
     succeed(
         &folder,
-        &[
-            "index",
-            "query",
-            "index.genret",
-            "--tokenizer",
-            "tokenizer.json",
-            "--text",
-            "the",
-        ],
+        &words("index query index.genret --tokenizer tokenizer.json --text the"),
     );
     let set = [
         "--set",
@@ -229,15 +195,7 @@ fn from_corpus_to_run_with_single_commands() {
     succeed(&folder, &[&decode[..], &queries, &files].concat());
     let evaluated = succeed(
         &folder,
-        &[
-            "evaluate",
-            "--qrels",
-            "data/qrels/test.tsv",
-            "--run",
-            "run.trec",
-            "--measures",
-            "RR@10,R@100",
-        ],
+        &words("evaluate --qrels data/qrels/test.tsv --run run.trec --measures RR@10,R@100"),
     );
     assert!(evaluated.contains("RR@10"), "{evaluated}");
     let corpus: Vec<Value> = fs::read_to_string(folder.join("data/corpus.jsonl"))
@@ -301,7 +259,7 @@ fn from_corpus_to_run_with_single_commands() {
 #[test]
 fn a_killed_training_ends_with_the_same_weights() {
     let whole = tiny("train-whole");
-    succeed(&whole, &["train", "--config", "tiny.toml"]);
+    succeed(&whole, &words("train --config tiny.toml"));
     let expected = only_model(&whole.join("out"));
     let steps = rows(&expected.join("steps.jsonl")).len();
     let broken = tiny("train-broken");
@@ -321,9 +279,9 @@ fn a_killed_training_ends_with_the_same_weights() {
     }
     assert!(killed > 0, "every run ended before it could be killed");
     if model.join("checkpoint.safetensors").exists() {
-        refuse(&broken, &["train", "--config", "tiny.toml"], &["--resume"]);
+        refuse(&broken, &words("train --config tiny.toml"), &["--resume"]);
     }
-    succeed(&broken, &["train", "--config", "tiny.toml", "--resume"]);
+    succeed(&broken, &words("train --config tiny.toml --resume"));
     assert_eq!(
         rows(&model.join("steps.jsonl")),
         rows(&expected.join("steps.jsonl"))
@@ -338,7 +296,7 @@ fn a_killed_training_ends_with_the_same_weights() {
 #[test]
 fn a_killed_decoding_ends_with_the_same_run() {
     let folder = tiny("decode-killed");
-    succeed(&folder, &["train", "--config", "tiny.toml"]);
+    succeed(&folder, &words("train --config tiny.toml"));
     let model = only_model(&folder.join("out"));
     let args = |out: &'static str, explain: &'static str| -> Vec<String> {
         [
@@ -401,13 +359,13 @@ fn a_killed_decoding_ends_with_the_same_run() {
 #[test]
 fn a_killed_sweep_ends_with_the_same_rows() {
     let whole = tiny("sweep-whole");
-    let table = succeed(&whole, &["sweep", "tiny.toml"]);
+    let table = succeed(&whole, &words("sweep tiny.toml"));
     assert!(table.contains("s0.02m"), "{table}");
     let expected = rows(&whole.join("out/runs.jsonl"));
     assert_eq!(expected.len(), 8);
     assert!(whole.join("out/report/cgl/scaling.md").exists());
     // Nothing is left to do, and nothing is done twice.
-    succeed(&whole, &["sweep", "tiny.toml"]);
+    succeed(&whole, &words("sweep tiny.toml"));
     assert_eq!(rows(&whole.join("out/runs.jsonl")), expected);
     let broken = tiny("sweep-broken");
     let path = broken.join("out/runs.jsonl");
@@ -422,9 +380,9 @@ fn a_killed_sweep_ends_with_the_same_rows() {
         }));
     }
     assert!(killed > 0, "every run ended before it could be killed");
-    succeed(&broken, &["sweep", "tiny.toml"]);
+    succeed(&broken, &words("sweep tiny.toml"));
     assert_eq!(rows(&path), expected);
-    let status = succeed(&broken, &["sweep", "status", "tiny.toml"]);
+    let status = succeed(&broken, &words("sweep status tiny.toml"));
     assert_eq!(status.matches("done").count(), 8, "{status}");
     for folder in [whole, broken] {
         fs::remove_dir_all(&folder).unwrap();
@@ -434,7 +392,7 @@ fn a_killed_sweep_ends_with_the_same_rows() {
 #[test]
 fn a_dry_run_writes_no_model() {
     let folder = tiny("dry");
-    let plan = succeed(&folder, &["sweep", "tiny.toml", "--dry-run"]);
+    let plan = succeed(&folder, &words("sweep tiny.toml --dry-run"));
     assert!(
         plan.contains("FLOPs") && plan.contains("4 models, 8 cells"),
         "{plan}"
@@ -448,23 +406,14 @@ fn bad_input_is_refused_with_place_and_remedy() {
     let folder = tiny("bad");
     succeed(
         &folder,
-        &[
-            "data",
-            "synth",
-            "--out",
-            "data",
-            "--passages",
-            "200",
-            "--queries-per-passage",
-            "2",
-        ],
+        &words("data synth --out data --passages 200 --queries-per-passage 2"),
     );
     let train = ["train", "--config", "tiny.toml", "--set"];
     let with_data = |data: &str| format!("data={{folder=\"{data}\"}}");
 
     refuse(
         &folder,
-        &["train", "--config", "absent.toml"],
+        &words("train --config absent.toml"),
         &["absent.toml"],
     );
     refuse(
@@ -479,7 +428,7 @@ fn bad_input_is_refused_with_place_and_remedy() {
     .unwrap();
     refuse(
         &folder,
-        &["train", "--config", "typo.toml"],
+        &words("train --config typo.toml"),
         &["typo.toml", "line", "epoch"],
     );
     refuse(
@@ -489,7 +438,7 @@ fn bad_input_is_refused_with_place_and_remedy() {
     );
     refuse(
         &folder,
-        &["train", "--config", "tiny.toml", "--device", "tpu"],
+        &words("train --config tiny.toml --device tpu"),
         &["cpu", "cuda"],
     );
 
@@ -562,31 +511,11 @@ fn bad_input_is_refused_with_place_and_remedy() {
     // An index of another tokenizer, a truncated index, a damaged model folder.
     succeed(
         &folder,
-        &[
-            "tokenizer",
-            "train",
-            "--corpus",
-            "data",
-            "--vocab",
-            "700",
-            "--kind",
-            "bpe",
-            "--out",
-            "other.json",
-        ],
+        &words("tokenizer train --corpus data --vocab 700 --kind bpe --out other.json"),
     );
     succeed(
         &folder,
-        &[
-            "index",
-            "build",
-            "--corpus",
-            "data",
-            "--tokenizer",
-            "other.json",
-            "--out",
-            "other.genret",
-        ],
+        &words("index build --corpus data --tokenizer other.json --out other.genret"),
     );
     let no_epochs = [
         "--set",
@@ -663,7 +592,7 @@ fn bad_input_is_refused_with_place_and_remedy() {
     // Settings that do not fit what the folder was made with.
     refuse(
         &folder,
-        &["train", "--config", "tiny.toml"],
+        &words("train --config tiny.toml"),
         &["[data]", "out"],
     );
     fs::remove_dir_all(&folder).unwrap();
@@ -696,6 +625,6 @@ fn every_command_explains_itself() {
             );
         }
     }
-    refuse(&folder, &["no-such-verb"], &["no-such-verb"]);
+    refuse(&folder, &words("no-such-verb"), &["no-such-verb"]);
     fs::remove_dir_all(&folder).unwrap();
 }

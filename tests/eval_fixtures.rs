@@ -1,5 +1,8 @@
 //! Measures against the recorded output of trec_eval 9.0.8, pytrec_eval and ir_measures.
 
+#[path = "common/shared.rs"]
+mod shared;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,13 +13,7 @@ use serde_json::Value;
 
 /// The folder of fixtures, if this machine has it.
 fn fixtures() -> Option<PathBuf> {
-    let shared = std::env::var("GENRET_SHARED").unwrap_or_else(|_| "../shared".into());
-    let folder = Path::new(&shared).join("fixtures/eval");
-    if !folder.is_dir() {
-        println!("skipped: no {}", folder.display());
-        return None;
-    }
-    Some(folder)
+    shared::shared("fixtures/eval")
 }
 
 fn cases(folder: &Path) -> Vec<(String, PathBuf)> {

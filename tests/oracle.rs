@@ -1,15 +1,16 @@
 //! Decoding against exhaustive search, and what must not change a result.
 
-mod common;
+#[path = "common/table_model.rs"]
+mod table_model;
 
 use std::collections::BTreeMap;
 
 use burn::tensor::Device;
-use common::{TableModel, random_passages};
 use genret::decode::{DecodeOptions, Decoded, Normalise, beam_search, target_losses};
 use genret::index::{IndexBuilder, IndexOptions, NgramIndex, SubstringIndex};
 use genret::model::{Llama, ModelOptions, NextTokenModel};
 use genret::types::TokenId;
+use table_model::{TableModel, random_passages};
 
 const VOCAB: usize = 12;
 

@@ -1,11 +1,11 @@
 //! Models against values of PyTorch and transformers (`../shared/fixtures/hf-parity`): 1e-4 absolute.
 
-mod common;
+#[path = "common/shared.rs"]
+mod shared;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use burn::module::Module;
 use burn::tensor::Device;
 use genret::decode::target_losses;
 use genret::model::{Llama, LlamaConfig, NextTokenModel, Sequences, checkpoint, parameters};
@@ -27,6 +27,12 @@ struct Fixture {
     expected: BTreeMap<String, Vec<f32>>,
     gradients: Option<BTreeMap<String, Vec<f32>>>,
     model: Llama,
+}
+
+fn largest_difference(got: &[f32], expected: &[f32]) -> f32 {
+    assert_eq!(got.len(), expected.len());
+    let differences = got.iter().zip(expected).map(|(a, b)| (a - b).abs());
+    differences.fold(0.0, f32::max)
 }
 
 fn integers(path: &Path) -> BTreeMap<String, Vec<i64>> {
@@ -89,7 +95,7 @@ impl Fixture {
 }
 
 fn for_each_fixture(mut check: impl FnMut(&str, Fixture), device: &Device) {
-    let Some(root) = common::shared("fixtures/hf-parity") else {
+    let Some(root) = shared::shared("fixtures/hf-parity") else {
         return;
     };
     for name in CHECKPOINTS {
@@ -151,16 +157,12 @@ fn loss_and_gradients_equal_pytorch() {
             let Some(expected) = &fixture.gradients else {
                 return;
             };
-            let mut graph = loss.backward();
-            let gradients = gradients(&fixture.model, &mut graph);
+            let gradients = parameters::gradients(&fixture.model, loss.backward());
             assert_eq!(gradients.len(), expected.len(), "{name}");
-            for (parameter, gradient) in &gradients {
-                let expected = &expected[parameter];
-                let difference = gradient
-                    .iter()
-                    .zip(expected)
-                    .map(|(a, b)| (a - b).abs())
-                    .fold(0.0, f32::max);
+            for (parameter, gradient) in gradients {
+                let expected = &expected[&parameter];
+                let gradient = checkpoint::values(gradient);
+                let difference = largest_difference(&gradient, expected);
                 assert!(
                     difference < TOLERANCE,
                     "{name}: gradient of {parameter}: {difference}"
@@ -169,39 +171,6 @@ fn loss_and_gradients_equal_pytorch() {
         },
         &Device::flex().autodiff(),
     );
-}
-
-fn gradients(model: &Llama, graph: &mut burn::tensor::Gradients) -> BTreeMap<String, Vec<f32>> {
-    use burn::module::{ModuleVisitor, Param};
-    use burn::tensor::Tensor;
-    struct Visitor<'a> {
-        path: Vec<String>,
-        graph: &'a mut burn::tensor::Gradients,
-        found: BTreeMap<String, Vec<f32>>,
-    }
-    impl ModuleVisitor for Visitor<'_> {
-        fn enter_module(&mut self, name: &str, _: &str) {
-            self.path.push(name.into());
-        }
-        fn exit_module(&mut self, _: &str, _: &str) {
-            self.path.pop();
-        }
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let gradient = param
-                .val()
-                .grad_remove(self.graph)
-                .expect("every parameter has one");
-            self.found
-                .insert(self.path.join("."), checkpoint::values(gradient));
-        }
-    }
-    let mut visitor = Visitor {
-        path: vec![],
-        graph,
-        found: BTreeMap::new(),
-    };
-    model.visit(&mut visitor);
-    visitor.found
 }
 
 #[test]
@@ -224,11 +193,7 @@ fn cached_decoding_equals_the_whole_pass() {
                     let width = config.vocab_size;
                     let expected = &whole[position * width..(position + 1) * width];
                     let got = &got[at * width..(at + 1) * width];
-                    let difference = got
-                        .iter()
-                        .zip(expected)
-                        .map(|(a, b)| (a - b).abs())
-                        .fold(0.0, f32::max);
+                    let difference = largest_difference(got, expected);
                     assert!(
                         difference < TOLERANCE,
                         "{name}, step {step}, row {row}: {difference}"
@@ -259,7 +224,7 @@ fn cached_decoding_equals_the_whole_pass() {
 fn identifiers_score_as_in_transformers() {
     for_each_fixture(
         |name, fixture| {
-            let root = common::shared("fixtures/hf-parity").unwrap();
+            let root = shared::shared("fixtures/hf-parity").unwrap();
             let text = std::fs::read_to_string(root.join(name).join("generate.json")).unwrap();
             let json: serde_json::Value = serde_json::from_str(&text).unwrap();
             let mut compared = 0;

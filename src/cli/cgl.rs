@@ -8,6 +8,7 @@ use clap::Args;
 
 use super::progress::Progress;
 use super::shared::Shared;
+use super::table::say;
 use crate::atomic_file;
 use crate::data;
 use crate::data::example::SpanOptions;
@@ -117,9 +118,9 @@ pub(super) fn run(args: &CglArgs, shared: &Shared) -> Result<()> {
             let row = serde_json::json!({
                 "metric": name, "mean": mean, "standard_error": error, "queries": values.len(), "chance": chance,
             });
-            println!("{row}");
+            say!("{row}");
         } else {
-            println!(
+            say!(
                 "{name:<28} {mean:.4} +- {error:.4}  ({} queries, chance {chance:.3})",
                 values.len()
             );

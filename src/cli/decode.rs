@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::progress::Progress;
 use super::shared::Shared;
+use super::table::say;
 use crate::config::hash;
 use crate::data;
 use crate::data::trec::Run;
@@ -117,13 +118,13 @@ fn answer_on_terminal(
     let answers = retriever.answer(&[query], k)?;
     let answer = &answers[0];
     if answer.hits.is_empty() {
-        println!("no passage: no generated n-gram tells any apart");
+        say!("no passage: no generated n-gram tells any apart");
     }
     for (rank, (hit, evidence)) in answer.hits.iter().zip(&answer.evidence).enumerate() {
         let id = retriever.index.doc_id(hit.passage);
-        println!("{:>3}  {:<24} {:>9.2}", rank + 1, id, hit.score.get());
+        say!("{:>3}  {:<24} {:>9.2}", rank + 1, id, hit.score.get());
         for ngram in evidence.ngrams.iter().take(5) {
-            println!(
+            say!(
                 "       {:>8.2}  in {:>4} places  {:?}",
                 ngram.credit,
                 ngram.count,

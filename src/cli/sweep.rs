@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 
 use super::progress::Progress;
 use super::shared::Shared;
+use super::table::{self, say};
 use super::train::load_config;
 use crate::config::Config;
 use crate::experiment::Experiment;
@@ -90,8 +91,7 @@ fn sweep(path: &std::path::Path, args: &RunArgs, shared: &Shared) -> Result<()> 
     let experiment = Experiment::open(config, &mut |what| eprintln!("{what}"))?;
     let plan = sweep::plan(&experiment)?;
     if args.dry_run {
-        print_plan(&plan, &experiment);
-        return Ok(());
+        return print_plan(&plan, &experiment);
     }
     let mut display = Display {
         plan: &plan,
@@ -104,85 +104,83 @@ fn sweep(path: &std::path::Path, args: &RunArgs, shared: &Shared) -> Result<()> 
     report(&experiment.config, &rows)
 }
 
-fn print_plan(plan: &Plan, experiment: &Experiment) {
+/// A row of a table.
+fn row<const N: usize>(cells: [&dyn std::fmt::Display; N]) -> Vec<String> {
+    cells.iter().map(|cell| cell.to_string()).collect()
+}
+
+fn print_plan(plan: &Plan, experiment: &Experiment) -> Result<()> {
     let evaluate = &experiment.config.evaluate;
-    println!(
-        "{:<8} {:>8} {:>5} {:>12} {:>12} {:>10} {:>11} {:>11} {:>9}  beams",
-        "size",
-        "fraction",
-        "seed",
-        "parameters",
-        "embedding",
-        "examples",
-        "tokens",
-        "FLOPs",
-        "memory"
-    );
+    let mut rows = vec![row([
+        &"size",
+        &"fraction",
+        &"seed",
+        &"parameters",
+        &"embedding",
+        &"examples",
+        &"tokens",
+        &"FLOPs",
+        &"MB",
+        &"beams",
+    ])];
+    let mut queries = 0;
+    for split in &evaluate.splits {
+        queries += experiment.queries(split)?.len();
+    }
     let (mut flops, mut cells) = (0.0, 0);
     for model in &plan.models {
         let spec = &model.spec;
-        println!(
-            "{:<8} {:>8} {:>5} {:>12} {:>12} {:>10} {:>11.3e} {:>11.3e} {:>6.0} MB  {}",
-            model.size,
-            spec.fraction,
-            spec.seed,
-            spec.model.params_non_embedding(),
-            spec.model.params_embedding(),
-            spec.num_examples,
-            model.tokens,
-            model.train_flops,
-            model.memory_bytes / 1e6,
-            model
-                .cells
-                .iter()
-                .map(|c| c.beam.to_string())
-                .collect::<Vec<_>>()
-                .join(" "),
-        );
-        flops += model.train_flops + model.measure_flops;
-        let queries = evaluate.splits.len() * evaluate.queries.min(10_000);
-        flops += model
-            .cells
-            .iter()
-            .map(|c| c.decode_flops * queries as f64)
-            .sum::<f64>();
+        let beams: Vec<String> = model.cells.iter().map(|c| c.beam.to_string()).collect();
+        rows.push(row([
+            &model.size,
+            &spec.fraction,
+            &spec.seed,
+            &spec.model.params_non_embedding(),
+            &spec.model.params_embedding(),
+            &spec.num_examples,
+            &format!("{:.3e}", model.tokens),
+            &format!("{:.3e}", model.train_flops),
+            &format!("{:.0}", model.memory_bytes / 1e6),
+            &beams.join(" "),
+        ]));
+        let decode: f64 = model.cells.iter().map(|c| c.decode_flops).sum();
+        flops += model.train_flops + model.measure_flops + decode * queries as f64;
         cells += model.cells.len();
     }
-    println!(
+    table::print(&table::table(&rows, 1))?;
+    say!(
         "{} models, {cells} cells, {flops:.2e} FLOPs in training, measuring and decoding: about {:.0} minutes at {:.0} GFLOP/s",
         plan.models.len(),
         flops / assumed_flops_per_sec() / 60.0,
         assumed_flops_per_sec() / 1e9,
     );
+    Ok(())
 }
 
 fn status(args: &ConfigArgs, shared: &Shared) -> Result<()> {
     let config = load_config(&args.config, &args.set, shared)?;
     let settings = config.decode_settings();
-    let rows = sweep::read_rows(&config)?;
-    let sweep = &config.sweep;
-    println!(
-        "{:<8} {:>8} {:>5} {:>6}  state",
-        "size", "fraction", "seed", "beam"
-    );
-    for size in &sweep.sizes {
-        for &fraction in &sweep.fractions {
-            for &seed in &sweep.seeds {
-                for &beam in &sweep.beams {
-                    let row = rows.iter().find(|r| {
+    let done = sweep::read_rows(&config)?;
+    let grid = &config.sweep;
+    let mut rows = vec![row([&"size", &"fraction", &"seed", &"beam", &"state"])];
+    for size in &grid.sizes {
+        for &fraction in &grid.fractions {
+            for &seed in &grid.seeds {
+                for &beam in &grid.beams {
+                    let (fraction, seed) = (fraction * config.data.fraction, config.seed + seed);
+                    let found = done.iter().find(|r| {
                         r.settings == settings
                             && r.size == *size
-                            && r.fraction == fraction * config.data.fraction
-                            && r.seed == config.seed + seed
-                            && r.beam == beam as u64
+                            && (r.fraction, r.seed, r.beam) == (fraction, seed, beam as u64)
                     });
-                    let state = row.map_or("missing".into(), |r| format!("done, CGL {:.3}", r.cgl));
-                    println!("{size:<8} {fraction:>8} {seed:>5} {beam:>6}  {state}");
+                    let state =
+                        found.map_or("missing".into(), |r| format!("done, CGL {:.3}", r.cgl));
+                    rows.push(row([size, &fraction, &seed, &beam, &state]));
                 }
             }
         }
     }
-    Ok(())
+    table::print(&table::table(&rows, 1))
 }
 
 /// Progress of a sweep on stderr.
@@ -265,71 +263,74 @@ fn report(config: &Config, rows: &[CellRow]) -> Result<()> {
             config.out.display()
         );
     }
-    print_rows(rows, config);
+    print_rows(rows, config)?;
     let quality = (
         &config.evaluate.splits[0][..],
         &config.evaluate.measures[0][..],
     );
     for written in sweep::report(&config.name, rows, quality, &config.out)? {
-        print_laws(&written.report);
-        println!("report    {}", written.folder.join("scaling.md").display());
+        print_laws(&written.report)?;
+        say!("report    {}", written.folder.join("scaling.md").display());
         for picture in &written.pictures {
-            println!("picture   {}", picture.display());
+            say!("picture   {}", picture.display());
         }
     }
     Ok(())
 }
 
-fn print_rows(rows: &[CellRow], config: &Config) {
-    let columns: Vec<(&str, &str)> = config
+fn print_rows(cells: &[CellRow], config: &Config) -> Result<()> {
+    let columns: Vec<(&String, &String)> = config
         .evaluate
         .splits
         .iter()
-        .flat_map(|s| {
-            config
-                .evaluate
-                .measures
-                .iter()
-                .map(move |m| (&s[..], &m[..]))
-        })
+        .flat_map(|s| config.evaluate.measures.iter().map(move |m| (s, m)))
         .collect();
-    print!(
-        "{:<8} {:>12} {:>8} {:>8} {:>5} {:>5} {:>15} {:>8}",
-        "size", "parameters", "fraction", "pairs", "seed", "beam", "CGL", "val.loss"
+    let mut head = row([
+        &"size",
+        &"parameters",
+        &"fraction",
+        &"pairs",
+        &"seed",
+        &"beam",
+        &"CGL",
+        &"+-",
+        &"val.loss",
+    ]);
+    head.extend(
+        columns
+            .iter()
+            .map(|(split, measure)| format!("{split} {measure}")),
     );
-    for (split, measure) in &columns {
-        print!(" {:>13}", format!("{split} {measure}"));
-    }
-    println!(" {:>12} {:>8}", "FLOPs/query", "ms/query");
-    for row in rows {
-        print!(
-            "{:<8} {:>12} {:>8} {:>8} {:>5} {:>5} {:>6.3} +- {:<5.3} {:>8}",
-            row.size,
-            row.params_non_embedding,
-            row.fraction,
-            row.pairs,
-            row.seed,
-            row.beam,
-            row.cgl,
-            row.cgl_se,
-            row.validation_loss
+    head.extend(row([&"FLOPs/query", &"ms/query"]));
+    let mut rows = vec![head];
+    for cell in cells {
+        let mut line = row([
+            &cell.size,
+            &cell.params_non_embedding,
+            &cell.fraction,
+            &cell.pairs,
+            &cell.seed,
+            &cell.beam,
+            &format!("{:.3}", cell.cgl),
+            &format!("{:.3}", cell.cgl_se),
+            &cell
+                .validation_loss
                 .map_or("-".into(), |l| format!("{l:.3}")),
-        );
-        for (split, measure) in &columns {
-            let value = row.measures.get(*split).and_then(|m| m.get(*measure));
-            print!(" {:>13}", value.map_or("-".into(), |v| format!("{v:.4}")));
-        }
-        println!(
-            " {:>12.3e} {:>8.1}",
-            row.decode_flops,
-            1000.0 * row.decode_secs
-        );
+        ]);
+        line.extend(columns.iter().map(|(split, measure)| {
+            let value = cell.measures.get(*split).and_then(|m| m.get(*measure));
+            value.map_or("-".into(), |v| format!("{v:.4}"))
+        }));
+        line.push(format!("{:.3e}", cell.decode_flops));
+        line.push(format!("{:.1}", 1000.0 * cell.decode_secs));
+        rows.push(line);
     }
+    table::print(&table::table(&rows, 1))
 }
 
 /// One line per law: its formula with numbers, and how far it can be trusted.
-fn print_laws(report: &Report) {
-    println!("\n{} of {}", report.study.loss_name, report.study.title);
+fn print_laws(report: &Report) -> Result<()> {
+    say!("\n{} of {}", report.study.loss_name, report.study.title);
     // The laws of single runs are many; they stand in the report.
     for section in report
         .sections
@@ -342,7 +343,7 @@ fn print_laws(report: &Report) {
                 .iter()
                 .filter_map(|c| c.refused.as_deref())
                 .collect();
-            println!("  {:<10} no law: {}", section.name, reasons.join("; "));
+            say!("  {:<10} no law: {}", section.name, reasons.join("; "));
             continue;
         };
         let fit = &answer.fit;
@@ -360,18 +361,23 @@ fn print_laws(report: &Report) {
                 None => format!("{name} = {:.4}", fit.params[i]),
             })
             .collect();
-        println!(
+        say!(
             "  {:<10} {}",
             section.name,
             fit.law.formula(&section.symbols)
         );
-        println!("  {:<10} {}", "", params.join(", "));
-        println!(
+        say!("  {:<10} {}", "", params.join(", "));
+        say!(
             "  {:<10} {} points, {} parameters, RMSE of ln {:.4}, R2 of ln {:.4}",
-            "", fit.n, fit.k, fit.rmse_log, fit.r2_log
+            "",
+            fit.n,
+            fit.k,
+            fit.rmse_log,
+            fit.r2_log
         );
         for warning in &answer.warnings {
-            println!("  {:<10} warning: {warning}", "");
+            say!("  {:<10} warning: {warning}", "");
         }
     }
+    Ok(())
 }

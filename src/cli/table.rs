@@ -43,6 +43,14 @@ pub(super) fn print(text: &str) -> anyhow::Result<()> {
     }
 }
 
+/// A line on stdout, as `println!`, but a reader that has gone away is no error.
+macro_rules! say {
+    ($($argument:tt)*) => {
+        $crate::cli::table::print(&format!("{}\n", format_args!($($argument)*)))?
+    };
+}
+pub(super) use say;
+
 #[cfg(test)]
 mod tests {
     use super::*;

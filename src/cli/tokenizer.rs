@@ -6,6 +6,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
 
 use crate::cli::shared::Shared;
+use crate::cli::table::say;
 use crate::data::Corpus;
 use crate::tokenizer::{Tokenizer, TokenizerKind, TrainOptions};
 
@@ -99,7 +100,7 @@ fn train(args: &TrainArgs, _shared: &Shared) -> anyhow::Result<()> {
 fn encode(args: &EncodeArgs) -> anyhow::Result<()> {
     let tokenizer = Tokenizer::load(&args.tokenizer)?;
     for token in tokenizer.encode(&args.text)? {
-        println!(
+        say!(
             "{}\t{}",
             token.0,
             tokenizer.id_to_token(token).unwrap_or_default()

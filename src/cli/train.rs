@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::progress::Progress;
 use super::shared::Shared;
+use super::table::say;
 use crate::config::Config;
 use crate::experiment::Experiment;
 use crate::model;
@@ -60,7 +61,7 @@ pub(super) fn run(args: &TrainArgs, shared: &Shared) -> Result<()> {
         examples * counts.train(prompt, target),
     );
     if args.dry_run {
-        println!(
+        say!(
             "{}",
             serde_json::to_string_pretty(&spec).context("writing the resolved run")?
         );
@@ -85,14 +86,14 @@ pub(super) fn run(args: &TrainArgs, shared: &Shared) -> Result<()> {
         bar.finish();
     }
     let summary = &trained.record.summary;
-    println!("model            {}", trained.folder.display());
-    println!("steps            {}", summary.steps);
-    println!("tokens           {}", summary.tokens_seen);
-    println!("FLOPs            {:.3e}", summary.flops);
-    println!("seconds          {:.1}", summary.secs);
-    println!("training loss    {:.4} nats/token", summary.train_loss);
+    say!("model            {}", trained.folder.display());
+    say!("steps            {}", summary.steps);
+    say!("tokens           {}", summary.tokens_seen);
+    say!("FLOPs            {:.3e}", summary.flops);
+    say!("seconds          {:.1}", summary.secs);
+    say!("training loss    {:.4} nats/token", summary.train_loss);
     if let Some(loss) = summary.validation_loss {
-        println!("validation loss  {loss:.4} nats/token");
+        say!("validation loss  {loss:.4} nats/token");
     }
     Ok(())
 }

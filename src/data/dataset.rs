@@ -261,12 +261,9 @@ mod tests {
 
     #[test]
     fn shipped_collections_have_the_counts_of_their_readmes() {
-        let shared = std::env::var("GENRET_SHARED").unwrap_or_else(|_| "../shared".into());
-        let folder = Path::new(&shared).join("data/scifact");
-        if !folder.is_dir() {
-            println!("skipped: no {}", folder.display());
+        let Some(folder) = crate::shared::shared("data/scifact") else {
             return;
-        }
+        };
         let set = Dataset::open(&folder).unwrap();
         assert_eq!((set.corpus.len(), set.queries.len()), (5183, 1109));
         let count = |split| {

@@ -1,7 +1,9 @@
 //! Walking over a module's parameters by their Hugging Face names.
 
+use std::collections::BTreeMap;
+
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::Tensor;
+use burn::tensor::{Gradients, Tensor};
 
 /// A parameter seen from outside: its name, shape and values.
 pub struct Named {
@@ -84,4 +86,35 @@ pub fn replace<M: Module>(
         path: vec![],
         update,
     })
+}
+
+/// The gradients of one backward pass by parameter name, flat; parameters without one are left out.
+pub fn gradients<M: Module>(module: &M, graph: Gradients) -> BTreeMap<String, Tensor<1>> {
+    struct Visitor {
+        path: Vec<String>,
+        graph: Gradients,
+        found: BTreeMap<String, Tensor<1>>,
+    }
+    impl ModuleVisitor for Visitor {
+        fn enter_module(&mut self, name: &str, _: &str) {
+            self.path.push(name.into());
+        }
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.path.pop();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if let Some(gradient) = param.val().grad_remove(&mut self.graph) {
+                let len: usize = gradient.dims().iter().product();
+                self.found
+                    .insert(self.path.join("."), gradient.reshape([len]));
+            }
+        }
+    }
+    let mut visitor = Visitor {
+        path: vec![],
+        graph,
+        found: BTreeMap::new(),
+    };
+    module.visit(&mut visitor);
+    visitor.found
 }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use burn::module::{Module, ModuleVisitor, Param};
+use burn::module::Module;
 use burn::tensor::{Device, Gradients as Graph, Tensor};
 use genret_kernels::{self as kernels, Moments};
 
@@ -22,37 +22,13 @@ pub(super) struct Gradients {
 impl Gradients {
     /// Adds the gradients of one backward pass through `model`.
     pub(super) fn add<M: Module>(&mut self, model: &M, graph: Graph) {
-        struct Visitor<'a> {
-            path: Vec<String>,
-            graph: Graph,
-            by_name: &'a mut BTreeMap<String, Tensor<1>>,
+        for (name, gradient) in parameters::gradients(model, graph) {
+            let sum = match self.by_name.remove(&name) {
+                Some(sum) => sum + gradient,
+                None => gradient,
+            };
+            self.by_name.insert(name, sum);
         }
-        impl ModuleVisitor for Visitor<'_> {
-            fn enter_module(&mut self, name: &str, _: &str) {
-                self.path.push(name.into());
-            }
-            fn exit_module(&mut self, _: &str, _: &str) {
-                self.path.pop();
-            }
-            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-                let Some(gradient) = param.val().grad_remove(&mut self.graph) else {
-                    return;
-                };
-                let len: usize = gradient.dims().iter().product();
-                let gradient = gradient.reshape([len]);
-                let name = self.path.join(".");
-                let sum = match self.by_name.remove(&name) {
-                    Some(sum) => sum + gradient,
-                    None => gradient,
-                };
-                self.by_name.insert(name, sum);
-            }
-        }
-        model.visit(&mut Visitor {
-            path: vec![],
-            graph,
-            by_name: &mut self.by_name,
-        });
     }
 
     /// Euclidean norm over all parameters, summed in the order of their names.

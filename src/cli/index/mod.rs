@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::progress::Progress;
 use super::shared::Shared;
+use super::table::say;
 use crate::data::Corpus;
 use crate::data::example::corpus_tokens;
 use crate::index::{
@@ -246,54 +247,59 @@ fn stats(args: &StatsArgs) -> Result<()> {
     if args.json {
         return print_json(&stats);
     }
-    println!(
+    say!(
         "passages           {} ({} deleted)",
-        stats.num_passages, stats.deleted_passages
+        stats.num_passages,
+        stats.deleted_passages
     );
     for (number, segment) in stats.segments.iter().enumerate() {
-        println!("file {} of {}", number + 1, stats.segments.len());
-        print_segment(segment);
+        say!("file {} of {}", number + 1, stats.segments.len());
+        print_segment(segment)?;
     }
     Ok(())
 }
 
-fn print_segment(stats: &IndexStats) {
-    println!("  passages         {}", stats.num_passages);
+fn print_segment(stats: &IndexStats) -> Result<()> {
+    say!("  passages         {}", stats.num_passages);
     for field in &stats.fields {
         let name = match field.field {
             Field::Body => "body ",
             Field::Title => "title",
         };
-        println!(
+        say!(
             "  tokens in {name}  {} ({} distinct)",
-            field.num_tokens, field.distinct_tokens
+            field.num_tokens,
+            field.distinct_tokens
         );
-        println!(
+        say!(
             "  lists of {name}   {} ({} entries)",
-            field.nodes, field.stored_continuations
+            field.nodes,
+            field.stored_continuations
         );
     }
-    println!("  vocabulary       {}", stats.vocab_size);
-    println!("  longest n-gram   {} tokens", stats.max_ngram_tokens);
-    println!("  listed from      {} occurrences", stats.min_node_count);
-    println!(
+    say!("  vocabulary       {}", stats.vocab_size);
+    say!("  longest n-gram   {} tokens", stats.max_ngram_tokens);
+    say!("  listed from      {} occurrences", stats.min_node_count);
+    say!(
         "  tokenizer        {} ({})",
-        stats.tokenizer, stats.tokenizer_hint
+        stats.tokenizer,
+        stats.tokenizer_hint
     );
-    println!("  size             {} bytes", stats.file_bytes);
+    say!("  size             {} bytes", stats.file_bytes);
     if let Some(bits) = stats.bits_per_token {
-        println!("  bits per token   {bits:.2}");
+        say!("  bits per token   {bits:.2}");
     }
+    Ok(())
 }
 
 fn verify(args: &VerifyArgs) -> Result<()> {
     LiveIndex::open(&args.index)?.verify()?;
-    println!("{}: sound", args.index.display());
+    say!("{}: sound", args.index.display());
     Ok(())
 }
 
 fn print_json(value: &impl Serialize) -> Result<()> {
-    println!(
+    say!(
         "{}",
         serde_json::to_string_pretty(value).context("writing JSON")?
     );

@@ -4,6 +4,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use super::{FieldArg, QueryArgs, print_json};
+use crate::cli::table::say;
 use crate::index::{Continuations, Field, LiveIndex, Occurrence, SubstringIndex};
 use crate::tokenizer::Tokenizer;
 use crate::types::TokenId;
@@ -50,14 +51,16 @@ pub(super) fn run(args: &QueryArgs) -> Result<()> {
     if args.json {
         return print_json(&answer);
     }
-    println!("{} occurrences of {} tokens", answer.count, tokens.len());
+    say!("{} occurrences of {} tokens", answer.count, tokens.len());
     for next in &answer.continuations {
-        println!("  followed by {:?} {} times", next.text, next.count);
+        say!("  followed by {:?} {} times", next.text, next.count);
     }
     for place in &answer.passages {
-        println!(
+        say!(
             "  {} at token {}: {}",
-            place.passage, place.position, place.context
+            place.passage,
+            place.position,
+            place.context
         );
     }
     Ok(())

@@ -1,7 +1,6 @@
 //! The ranking against the formulas, evaluated passage by passage without any index.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::time::Instant;
 
 use rand::RngExt;
@@ -281,12 +280,9 @@ fn options_out_of_range_are_refused() {
 #[test]
 #[ignore = "a measurement; cargo test --release ranking_speed -- --ignored --nocapture"]
 fn ranking_speed() {
-    let shared = std::env::var("GENRET_SHARED").unwrap_or_else(|_| "../shared".into());
-    let folder = Path::new(&shared).join("data/humanqa");
-    if !folder.is_dir() {
-        println!("skipped: {} is absent", folder.display());
+    let Some(folder) = crate::shared::shared("data/humanqa") else {
         return;
-    }
+    };
     let corpus = crate::data::Corpus::load(&folder).unwrap();
     let mut words: HashMap<&str, u32> = HashMap::new();
     let passages: Vec<Vec<TokenId>> = corpus

@@ -1,9 +1,7 @@
 //! The beam cache against plain tensors and against attention over the whole sequence.
 
-mod common;
-
+use crate::common::*;
 use burn::tensor::Tensor;
-use common::*;
 use genret_kernels::{AttentionShape, BeamCache, CacheShape, Rotary, decode_attention, reference};
 
 fn rotary(head_dim: usize) -> Rotary {

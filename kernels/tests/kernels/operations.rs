@@ -1,9 +1,7 @@
 //! Every fused operation equals its plain-tensor reference, in values and gradients.
 
-mod common;
-
+use crate::common::*;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use common::*;
 use genret_kernels::{self as fused, AttentionShape, Rotary, reference};
 
 const TOLERANCE: f32 = 2e-5;

@@ -1,8 +1,6 @@
 //! The same bits from run to run and for any number of threads.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use genret_kernels::{
     AdamWStep, AttentionShape, Rotary, adamw, attention, embedding, linear, linear_cross_entropy,
     rms_norm, squared_norm, swiglu,

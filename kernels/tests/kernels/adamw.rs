@@ -1,9 +1,7 @@
 //! AdamW and the gradient norm against plain tensors and numbers worked by hand.
 
-mod common;
-
+use crate::common::*;
 use burn::tensor::Tensor;
-use common::*;
 use genret_kernels::{AdamWStep, adamw, reference, squared_norm};
 
 const STEP: AdamWStep = AdamWStep {

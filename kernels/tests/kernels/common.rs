@@ -1,5 +1,4 @@
 //! Seeded tensors and comparisons shared by the tests.
-#![allow(dead_code)]
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 

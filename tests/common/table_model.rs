@@ -1,7 +1,4 @@
-//! Slow, obvious twins: what the fast structures must equal.
-#![allow(dead_code)]
-
-use std::path::PathBuf;
+//! A language model that is a table, and random corpora.
 
 use burn::tensor::{Device, Tensor, TensorData};
 use genret::model::{ModelError, NextTokenModel};
@@ -103,15 +100,4 @@ pub fn random_passages(
                 .collect()
         })
         .collect()
-}
-
-/// The shared data and fixtures, or `None` with a remark if they are not on this machine.
-pub fn shared(part: &str) -> Option<PathBuf> {
-    let root = std::env::var("GENRET_SHARED").unwrap_or_else(|_| "../shared".into());
-    let path = PathBuf::from(root).join(part);
-    if !path.exists() {
-        eprintln!("skipped: {} is absent; set GENRET_SHARED", path.display());
-        return None;
-    }
-    Some(path)
 }
