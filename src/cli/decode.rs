@@ -15,9 +15,9 @@ use crate::config::hash;
 use crate::data;
 use crate::data::trec::Run;
 use crate::decode::DecodeOptions;
-use crate::experiment::{ModelRecord, TrainedModel, read_json, write_json};
+use crate::experiment::{OpenedModel, read_json, write_json};
 use crate::index::LiveIndex;
-use crate::model::{self, Llama};
+use crate::model::{self, Model};
 use crate::retrieve::generative::{Answer, Generative};
 use crate::retrieve::ranking::{NgramEvidence, RankingOptions};
 use crate::tokenizer::Tokenizer;
@@ -78,14 +78,14 @@ pub(super) fn run(args: &DecodeArgs, shared: &Shared) -> Result<()> {
         Some(path) => data::load_queries(path)?,
         None => vec![],
     };
-    let trained = TrainedModel::open(&args.model, &device)?;
+    let trained = OpenedModel::open(&args.model, &device)?;
     let tokenizer = trained.tokenizer()?;
     index.check_tokenizer(tokenizer.fingerprint())?;
     let retriever = Generative {
         model: &trained.model,
         index: &index,
         tokenizer: &tokenizer,
-        template: &trained.record.spec.objective.template,
+        template: &trained.objective.template,
         decode: &options,
         ranking: &RankingOptions::default(),
     };
@@ -94,7 +94,7 @@ pub(super) fn run(args: &DecodeArgs, shared: &Shared) -> Result<()> {
         Some(text) => answer_on_terminal(&retriever, &tokenizer, text, args.k.min(10)),
         None => decode_file(
             &retriever,
-            &trained.record,
+            &trained.identity,
             &tokenizer,
             &queries,
             args,
@@ -103,7 +103,7 @@ pub(super) fn run(args: &DecodeArgs, shared: &Shared) -> Result<()> {
     }
 }
 
-type NgramRetriever<'a> = Generative<'a, Llama, LiveIndex>;
+type NgramRetriever<'a> = Generative<'a, Model, LiveIndex>;
 
 fn answer_on_terminal(
     retriever: &NgramRetriever<'_>,
@@ -150,7 +150,7 @@ struct Partial {
 
 fn decode_file(
     retriever: &NgramRetriever<'_>,
-    record: &ModelRecord,
+    model: &str,
     tokenizer: &Tokenizer,
     queries: &[Query],
     args: &DecodeArgs,
@@ -168,7 +168,7 @@ fn decode_file(
         .map(|q| (q.id.as_str(), &q.text[..]))
         .collect();
     let identity = hash(&(
-        record,
+        model,
         retriever.index.fingerprint(),
         texts,
         (
