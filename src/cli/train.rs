@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::progress::Progress;
 use super::shared::Shared;
+use super::stop::Stop;
 use super::table::say;
 use crate::config::Config;
 use crate::experiment::Experiment;
@@ -73,6 +74,7 @@ pub(super) fn run(args: &TrainArgs, shared: &Shared) -> Result<()> {
             folder.display()
         );
     }
+    let stop = Stop::listen()?;
     let mut bar: Option<Progress> = None;
     let trained = experiment.train(&spec, &device, &mut |p| {
         let bar = bar.get_or_insert_with(|| Progress::new("training", p.steps));
@@ -80,6 +82,7 @@ pub(super) fn run(args: &TrainArgs, shared: &Shared) -> Result<()> {
             p.step,
             &format!("loss {:.4}, {:.0} tokens/s", p.loss, p.tokens_per_sec),
         );
+        stop.asked()
     })?;
     if let Some(bar) = bar {
         bar.finish();

@@ -5,6 +5,7 @@
 //! finds what is there and refuses what was made from other settings.
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use burn::module::Module;
@@ -123,6 +124,9 @@ pub enum ExperimentError {
         /// Which settings.
         what: &'static str,
     },
+    /// Whoever watches the run asked for it; what is finished is saved.
+    #[error("stopped as asked; the same command goes on")]
+    Stopped,
     /// A split without queries.
     #[error("split `{split}` has no queries with relevant passages")]
     EmptySplit {
@@ -324,7 +328,7 @@ impl Experiment {
         &self,
         spec: &ModelSpec,
         device: &Device,
-        progress: &mut dyn FnMut(Progress),
+        progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<TrainedModel, ExperimentError> {
         let folder = self.model_folder(spec);
         if TrainedModel::is_in(&folder) {

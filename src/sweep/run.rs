@@ -69,7 +69,8 @@ pub fn run(
         }
         told(Event::Model(place));
         let trained = experiment.train(&model.spec, device, &mut |progress| {
-            told(Event::Trained(progress))
+            told(Event::Trained(progress));
+            std::ops::ControlFlow::Continue(())
         })?;
         let losses = contrastive(experiment, &trained, told)?;
         for cell in missing {

@@ -6,6 +6,7 @@
 //! weights, its moments and its step number, and a run that was killed and resumed ends with the
 //! same bits as one that was not.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -50,6 +51,16 @@ pub enum TrainError {
         /// The step that produced it.
         step: u64,
         /// Where the last good state is.
+        checkpoint: PathBuf,
+    },
+    /// The progress callback asked for it.
+    #[error("stopped after step {step} of {steps}; {} continues it", checkpoint.display())]
+    Stopped {
+        /// Updates done.
+        step: u64,
+        /// Updates in all.
+        steps: u64,
+        /// Where the state is.
         checkpoint: PathBuf,
     },
     /// There is nothing to train on.
@@ -127,8 +138,8 @@ pub struct TrainRun<'a> {
     pub flops: &'a dyn Fn(usize, usize) -> f64,
     /// Folder of `steps.jsonl` and `checkpoint.safetensors`.
     pub folder: &'a Path,
-    /// Told after every step.
-    pub progress: &'a mut dyn FnMut(Progress),
+    /// Told after every step; a break saves a checkpoint and ends the run with [`TrainError::Stopped`].
+    pub progress: &'a mut dyn FnMut(Progress) -> ControlFlow<()>,
 }
 
 impl TrainRun<'_> {
@@ -229,16 +240,24 @@ impl TrainRun<'_> {
                 validation_loss,
                 tokens_per_sec,
             })?;
-            (self.progress)(Progress {
+            let told = (self.progress)(Progress {
                 step: counters.step,
                 steps,
                 loss,
                 tokens_per_sec,
             });
-            if !last && saved.elapsed().as_secs_f64() > options.checkpoint_every_secs {
+            let due = saved.elapsed().as_secs_f64() > options.checkpoint_every_secs;
+            if !last && (due || told.is_break()) {
                 rows.sync()?;
                 self.save(&model, &optimizer, counters, &checkpoint_path)?;
                 saved = Instant::now();
+                if told.is_break() {
+                    return Err(TrainError::Stopped {
+                        step: counters.step,
+                        steps,
+                        checkpoint: checkpoint_path,
+                    });
+                }
             }
         }
         rows.sync()?;

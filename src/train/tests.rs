@@ -80,7 +80,10 @@ fn train(
             seed: 5,
             flops: &|prompt, target| (prompt + 10 * target) as f64,
             folder,
-            progress: &mut |p| assert_ne!(Some(p.step), stop, "stopped on purpose"),
+            progress: &mut |p| {
+                assert_ne!(Some(p.step), stop, "stopped on purpose");
+                ControlFlow::Continue(())
+            },
         }
         .run(model(&Device::flex().autodiff()))
         .unwrap()
@@ -191,11 +194,70 @@ fn divergence_stops_with_the_step() {
         seed: 5,
         flops: &|_, _| 0.0,
         folder: &folder,
-        progress: &mut |_| (),
+        progress: &mut |_| ControlFlow::Continue(()),
     }
     .run(model(&Device::flex().autodiff()))
     .unwrap_err();
     assert!(matches!(error, TrainError::Diverged { .. }), "{error}");
+}
+
+#[test]
+fn a_run_that_is_asked_to_stop_leaves_its_state_and_goes_on() {
+    let seldom = TrainOptions {
+        checkpoint_every_secs: 1e9,
+        ..options()
+    };
+    let whole = folder("asked-whole");
+    let (expected, _) = train(&whole, &seldom, None).unwrap();
+    let asked = folder("asked");
+    let source = Copying { examples: 100 };
+    let validation = Copying { examples: 10 }.epoch(99).unwrap();
+    let error = TrainRun {
+        source: &source,
+        validation: &validation,
+        options: &seldom,
+        seed: 5,
+        flops: &|prompt, target| (prompt + 10 * target) as f64,
+        folder: &asked,
+        progress: &mut |p| {
+            if p.step == 9 {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        },
+    }
+    .run(model(&Device::flex().autodiff()))
+    .unwrap_err();
+    assert!(
+        matches!(
+            error,
+            TrainError::Stopped {
+                step: 9,
+                steps: 26,
+                ..
+            }
+        ),
+        "{error}"
+    );
+    let mut first = None;
+    let (resumed, _) = TrainRun {
+        source: &source,
+        validation: &validation,
+        options: &seldom,
+        seed: 5,
+        flops: &|prompt, target| (prompt + 10 * target) as f64,
+        folder: &asked,
+        progress: &mut |p| {
+            first.get_or_insert(p.step);
+            ControlFlow::Continue(())
+        },
+    }
+    .run(model(&Device::flex().autodiff()))
+    .unwrap();
+    assert_eq!(first, Some(10));
+    assert_eq!(weights(&resumed), weights(&expected));
+    assert_eq!(rows(&asked), rows(&whole));
 }
 
 #[test]
