@@ -58,7 +58,7 @@ pub fn beam_search<M: NextTokenModel, I: SubstringIndex>(
             last: vec![root.clone()],
         })
         .collect();
-    let (mut state, mut logits) = model.start(prompts, options.max_new_tokens)?;
+    let (mut state, mut hidden) = model.start(prompts, options.max_new_tokens)?;
     let mut continuations = Continuations::default();
     for length in 1..=options.max_new_tokens {
         let ranges = row_ranges(decoded.iter().map(|d| d.last.len()));
@@ -67,6 +67,7 @@ pub fn beam_search<M: NextTokenModel, I: SubstringIndex>(
             .flat_map(|d| d.last.iter().map(|h| h.state))
             .collect();
         index.continuations(&states, &mut continuations);
+        let logits = model.logits(hidden);
         let extended = extend(&decoded, &ranges, &logits, &continuations, options)?;
 
         let mut parents = vec![];
@@ -95,9 +96,10 @@ pub fn beam_search<M: NextTokenModel, I: SubstringIndex>(
         if last.is_empty() {
             break;
         }
-        if length < options.max_new_tokens {
-            logits = model.step(&mut state, &parents, &last)?;
+        if length == options.max_new_tokens {
+            break;
         }
+        hidden = model.step(&mut state, &parents, &last)?;
     }
     for decoded in &mut decoded {
         decoded.last.retain(|h| !h.tokens.is_empty());

@@ -16,7 +16,7 @@ pub use config::{
     LlamaConfig, ModelOptions, RopeScaling, default_heads, layers_and_width, params_of_size,
 };
 pub use llama::{Llama, LlamaState, Sequences};
-pub use next_token::NextTokenModel;
+pub use next_token::{Footprint, NextTokenModel};
 
 use burn::tensor::Device;
 
