@@ -264,6 +264,7 @@ impl Config {
     pub fn decode_settings(&self) -> String {
         let decode = DecodeOptions {
             beam_width: 0,
+            memory_gib: None,
             ..self.decode.clone()
         };
         hash(&(

@@ -14,7 +14,7 @@ use super::table::say;
 use crate::config::hash;
 use crate::data;
 use crate::data::trec::Run;
-use crate::decode::DecodeOptions;
+use crate::decode::{BatchSize, DecodeOptions};
 use crate::experiment::{ModelRecord, TrainedModel, read_json, write_json};
 use crate::index::LiveIndex;
 use crate::model::{self, Llama};
@@ -44,9 +44,9 @@ pub struct DecodeArgs {
     /// Tokens of the longest n-gram.
     #[arg(long, default_value_t = 10)]
     max_new_tokens: usize,
-    /// Queries decoded together.
-    #[arg(long, default_value_t = 16)]
-    batch: usize,
+    /// Queries decoded together: a number, or `auto` for what the memory allows.
+    #[arg(long, default_value = "auto")]
+    batch: BatchSize,
     /// Passages per query.
     #[arg(long, default_value_t = 100)]
     k: usize,
@@ -229,7 +229,7 @@ fn decode_file(
         .transpose()?;
 
     let mut progress = Progress::new("decoding", queries.len() as u64);
-    for batch in queries[partial.queries..].chunks(args.batch) {
+    for batch in queries[partial.queries..].chunks(retriever.window()) {
         let answers = retriever.answer(batch, args.k)?;
         let mut run = Run::new(&args.tag);
         for (query, answer) in batch.iter().zip(&answers) {

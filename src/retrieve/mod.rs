@@ -20,6 +20,14 @@ pub enum RetrieveError {
     /// A query could not be tokenised.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
+    /// A text that every generated n-gram was to begin with is not in the corpus.
+    #[error(
+        "the prefix {text:?} does not occur in the corpus: give whole words as they stand there"
+    )]
+    Prefix {
+        /// The text.
+        text: String,
+    },
 }
 
 /// Ranks passages for queries.

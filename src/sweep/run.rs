@@ -177,7 +177,7 @@ fn decode_cell(
         };
         let mut run = Run::new(&config.name);
         let mut done = 0;
-        for batch in queries.chunks(options.batch_size) {
+        for batch in queries.chunks(retriever.window()) {
             let started = Instant::now();
             let answers = retriever.answer(batch, config.evaluate.depth)?;
             secs += started.elapsed().as_secs_f64();
