@@ -83,6 +83,12 @@ impl<M: NextTokenModel, I: SubstringIndex> Generative<'_, M, I> {
         Ok(queries.iter().map(prompt).collect::<Result<_, _>>()?)
     }
 
+    /// The n-grams that decoding gives for one prompt.
+    pub(super) fn ngrams(&self, prompt: &[TokenId]) -> Result<Vec<ScoredNgram>, RetrieveError> {
+        let harvests = self.harvest(&[prompt], &self.prefixes()?)?;
+        Ok(harvests.into_iter().flatten().collect())
+    }
+
     /// The n-grams that decoding gives for prompts, all decoded together.
     fn harvest(
         &self,

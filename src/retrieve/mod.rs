@@ -1,11 +1,16 @@
 //! From queries to rankings: one trait, one implementation per paradigm.
 
+use crate::data::example::ExampleError;
 use crate::model::ModelError;
 use crate::tokenizer::TokenizerError;
 use crate::types::{Hit, Query};
 
+pub mod doc2query;
 pub mod generative;
 pub mod ranking;
+mod search_error;
+
+pub use search_error::SearchError;
 
 /// Why a search failed.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +22,9 @@ pub enum RetrieveError {
     /// The ranking options.
     #[error(transparent)]
     Ranking(#[from] ranking::RankingError),
+    /// A passage could not be made a prompt.
+    #[error(transparent)]
+    Example(#[from] ExampleError),
     /// A query could not be tokenised.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
