@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::atomic_file;
-use crate::config::{self, Config, ConfigError};
+use crate::config::{self, Config, ConfigError, Task};
 use crate::data::example::{
     Example, ExampleError, ExampleMaker, PassageTokens, SpanOptions, Template, corpus_tokens,
     nested_subset,
@@ -433,9 +433,13 @@ impl Experiment {
             .iter()
             .filter(|(_, p)| objective.titles && !self.passages[p.passage.index()].title.is_empty())
             .count();
+        let len = match objective.task {
+            Task::Ngrams => pairs.len() * objective.span.draws + titles,
+            Task::Queries => pairs.len(),
+        };
         Ok(PairSource {
             experiment: self,
-            len: pairs.len() * objective.span.draws + titles,
+            len,
             pairs: pairs.to_vec(),
             maker,
             seed,
@@ -477,6 +481,9 @@ impl ExampleSource for PairSource<'_> {
         let of_pair = |(place, pair): &(u64, Pair)| {
             let query = &experiment.dataset.queries[pair.query].text;
             let tokens = &experiment.passages[pair.passage.index()];
+            if experiment.config.objective.task == Task::Queries {
+                return Ok(vec![self.maker.query(query, tokens)?]);
+            }
             let passage = corpus.passage(pair.passage);
             let mut examples = self
                 .maker

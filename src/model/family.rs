@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::checkpoint;
 use super::layers::Linear;
-use super::{Family, Llama, LlamaConfig, LlamaState, ModelError, NextTokenModel};
+use super::{Family, Footprint, Llama, LlamaConfig, LlamaState, ModelError, NextTokenModel};
 use crate::sweep::flops::ModelCounts;
 use crate::types::TokenId;
 
@@ -224,6 +224,24 @@ impl NextTokenModel for Model {
     ) -> Result<Tensor<2>, ModelError> {
         match (self, state) {
             (Self::Llama(model), ModelState::Llama(state)) => model.step(state, parents, last),
+        }
+    }
+
+    fn logits(&self, hidden_nd: Tensor<2>) -> Tensor<2> {
+        match self {
+            Self::Llama(model) => model.logits(hidden_nd),
+        }
+    }
+
+    fn logits_of(&self, hidden_nd: Tensor<2>, tokens: &[TokenId]) -> Tensor<2> {
+        match self {
+            Self::Llama(model) => model.logits_of(hidden_nd, tokens),
+        }
+    }
+
+    fn footprint(&self) -> Footprint {
+        match self {
+            Self::Llama(model) => model.footprint(),
         }
     }
 }

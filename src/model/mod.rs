@@ -20,7 +20,7 @@ pub use family::{Model, ModelConfig, ModelState};
 pub use layers::Sequences;
 pub use llama::{Llama, LlamaConfig, LlamaState, RopeScaling};
 pub use lora::LoraOptions;
-pub use next_token::NextTokenModel;
+pub use next_token::{Footprint, NextTokenModel};
 pub use options::{Family, ModelOptions, default_heads, layers_and_width, params_of_size};
 
 use burn::tensor::Device;

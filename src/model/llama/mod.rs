@@ -9,7 +9,7 @@ use burn::tensor::{Device, Tensor};
 use genret_kernels::{self as kernels, BeamCache, CacheShape, Rotary};
 
 use super::layers::{Embedding, Initializer, Linear, Norm, Sequences, id_tensor, with_rows};
-use super::{ModelError, NextTokenModel};
+use super::{Footprint, ModelError, NextTokenModel};
 use crate::types::TokenId;
 
 mod config;
@@ -320,8 +320,7 @@ impl NextTokenModel for Llama {
             .map(|(row, length)| (row * batch.seq + length - 1) as i32)
             .collect();
         let last = Tensor::from_ints(&last[..], &self.device());
-        let logits = self.logits(kernels::embedding(hidden, last));
-        Ok((LlamaState { cache }, logits))
+        Ok((LlamaState { cache }, kernels::embedding(hidden, last)))
     }
 
     fn step(
@@ -331,9 +330,32 @@ impl NextTokenModel for Llama {
         last: &[TokenId],
     ) -> Result<Tensor<2>, ModelError> {
         state.cache.advance(parents);
-        let hidden = self.through_layers(self.embed(last), |layer, q, k, v| {
+        Ok(self.through_layers(self.embed(last), |layer, q, k, v| {
             kernels::decode_attention(q, k, v, &mut state.cache, layer)
-        });
-        Ok(self.logits(hidden))
+        }))
+    }
+
+    fn logits(&self, hidden_nd: Tensor<2>) -> Tensor<2> {
+        Self::logits(self, hidden_nd)
+    }
+
+    fn logits_of(&self, hidden_nd: Tensor<2>, tokens: &[TokenId]) -> Tensor<2> {
+        let rows = kernels::embedding(self.head_weight(), id_tensor(tokens, &self.device()));
+        kernels::linear(hidden_nd, rows)
+    }
+
+    fn footprint(&self) -> Footprint {
+        let config = &self.config;
+        let kv = config.num_key_value_heads * config.head_dim;
+        let q = config.num_attention_heads * config.head_dim;
+        // A layer holds its input and its normed input, beside either queries, keys, values and their
+        // attention or the three vectors of the feed-forward layer.
+        let widest = (2 * q + 2 * kv).max(3 * config.intermediate_size);
+        Footprint {
+            prompt_token_bytes: config.num_hidden_layers * kv * 8,
+            new_token_bytes: config.num_hidden_layers * kv * 8,
+            pass_token_bytes: 4 * (3 * config.hidden_size + widest),
+            vocab: config.vocab_size,
+        }
     }
 }
