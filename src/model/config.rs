@@ -132,6 +132,39 @@ pub fn params_of_size(name: &str) -> Result<f64, ModelError> {
 }
 
 impl ModelOptions {
+    /// Layers and width: given, or by `rule` from the number of parameters that `size` names.
+    pub(super) fn layers_and_width(
+        &self,
+        rule: fn(f64) -> (usize, usize),
+    ) -> Result<(usize, usize), ModelError> {
+        match (&self.size, self.n_layers, self.d_model) {
+            (Some(size), None, None) => Ok(rule(params_of_size(size)?)),
+            (None, Some(layers), Some(width)) => Ok((layers, width)),
+            _ => Err(ModelError::Shape(
+                "[model] needs either `size`, or both `n_layers` and `d_model`".into(),
+            )),
+        }
+    }
+
+    /// Refuses numbers beside a published shape or a checkpoint, which has its own.
+    pub fn check_no_numbers(&self) -> Result<(), ModelError> {
+        let given = [
+            ("d_model", self.d_model),
+            ("n_layers", self.n_layers),
+            ("n_heads", self.n_heads),
+            ("n_kv_heads", self.n_kv_heads),
+            ("d_ff", self.d_ff),
+            ("tie_embeddings", self.tie_embeddings.map(usize::from)),
+        ];
+        match given.iter().find(|(_, value)| value.is_some()) {
+            Some((name, _)) => Err(ModelError::Shape(format!(
+                "model.{name} cannot be changed: `{}` is a given shape",
+                self.size.as_deref().unwrap_or_default()
+            ))),
+            None => Ok(()),
+        }
+    }
+
     /// The concrete shape for a vocabulary of `vocab_size` tokens.
     pub fn resolve(&self, vocab_size: usize) -> Result<LlamaConfig, ModelError> {
         let (layers, width) = match (&self.size, self.n_layers, self.d_model) {
@@ -325,6 +358,7 @@ impl LlamaConfig {
             params_head: (self.vocab_size * self.hidden_size) as f64,
             layers: self.num_hidden_layers as f64,
             attention_width: (self.num_attention_heads * self.head_dim) as f64,
+            encoder: None,
         }
     }
 

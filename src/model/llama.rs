@@ -4,34 +4,13 @@
 //! the fused operations come from `genret-kernels`. Shape legend: b batch, t sequence, n = b * t,
 //! d model width, v vocabulary.
 
-use burn::module::{Module, Param};
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
 use genret_kernels::{self as kernels, BeamCache, CacheShape, Rotary};
-use rand::RngExt;
-use rayon::prelude::*;
 
+use super::layers::{Embedding, Initializer, Linear, Norm, Sequences, id_tensor};
 use super::{LlamaConfig, ModelError, NextTokenModel};
-use crate::rng;
 use crate::types::TokenId;
-
-/// A matrix `[out, in]` and an optional bias.
-#[derive(Module, Debug)]
-struct Linear {
-    weight: Param<Tensor<2>>,
-    bias: Option<Param<Tensor<1>>>,
-}
-
-/// A vector of gains for RMSNorm.
-#[derive(Module, Debug)]
-struct Norm {
-    weight: Param<Tensor<1>>,
-}
-
-/// One row per token.
-#[derive(Module, Debug)]
-struct Embedding {
-    weight: Param<Tensor<2>>,
-}
 
 #[derive(Module, Debug)]
 struct Attention {
@@ -74,90 +53,6 @@ pub struct Llama {
     config: LlamaConfig,
 }
 
-/// A batch of token sequences, padded on the right to the longest.
-#[derive(Clone, Debug)]
-pub struct Sequences {
-    /// Row-major `[batch, seq]`, padded with token 0.
-    pub tokens: Vec<TokenId>,
-    /// Real length of each sequence.
-    pub lengths: Vec<usize>,
-    /// Length of the longest.
-    pub seq: usize,
-}
-
-impl Sequences {
-    /// Pads `rows` to a common length.
-    pub fn pad<R: AsRef<[TokenId]>>(rows: &[R]) -> Self {
-        let lengths: Vec<usize> = rows.iter().map(|r| r.as_ref().len()).collect();
-        let seq = lengths.iter().copied().max().unwrap_or(0);
-        let mut tokens = vec![TokenId(0); rows.len() * seq];
-        for (padded, row) in tokens.chunks_mut(seq.max(1)).zip(rows) {
-            padded[..row.as_ref().len()].copy_from_slice(row.as_ref());
-        }
-        Self {
-            tokens,
-            lengths,
-            seq,
-        }
-    }
-}
-
-/// Token ids as an integer tensor `[n]`.
-fn id_tensor(tokens: &[TokenId], device: &Device) -> Tensor<1, Int> {
-    let ids: Vec<i32> = tokens.iter().map(|t| t.0 as i32).collect();
-    let len = ids.len();
-    Tensor::from_data(TensorData::new(ids, [len]), device)
-}
-
-/// Draws initial values: one independent stream per parameter name.
-struct Initializer<'a> {
-    seed: u64,
-    device: &'a Device,
-}
-
-impl Initializer<'_> {
-    fn normal(&self, name: &str, shape: [usize; 2], std: f64) -> Param<Tensor<2>> {
-        let [rows, columns] = shape;
-        let mut values = vec![0f32; rows * columns];
-        values
-            .par_chunks_mut(columns)
-            .enumerate()
-            .for_each(|(row, chunk)| {
-                let mut stream = rng::stream(self.seed, name, &[row as u64]);
-                for pair in chunk.chunks_mut(2) {
-                    // Box-Muller; 1 - u lies in (0, 1].
-                    let (u, w): (f64, f64) = (1.0 - stream.random::<f64>(), stream.random());
-                    let (radius, angle) =
-                        ((-2.0 * u.ln()).sqrt() * std, 2.0 * std::f64::consts::PI * w);
-                    pair[0] = (radius * angle.cos()) as f32;
-                    if let Some(second) = pair.get_mut(1) {
-                        *second = (radius * angle.sin()) as f32;
-                    }
-                }
-            });
-        Param::from_data(TensorData::new(values, shape), self.device)
-    }
-
-    fn linear(&self, name: &str, shape: [usize; 2], std: f64, bias: bool) -> Linear {
-        let bias = bias.then(|| {
-            Param::from_data(
-                TensorData::new(vec![0f32; shape[0]], [shape[0]]),
-                self.device,
-            )
-        });
-        Linear {
-            weight: self.normal(name, shape, std),
-            bias,
-        }
-    }
-
-    fn norm(&self, width: usize) -> Norm {
-        Norm {
-            weight: Param::from_data(TensorData::new(vec![1f32; width], [width]), self.device),
-        }
-    }
-}
-
 impl LlamaConfig {
     /// A model with random weights drawn from `seed`.
     ///
@@ -169,7 +64,10 @@ impl LlamaConfig {
         let kv = self.num_key_value_heads * self.head_dim;
         let std = (2.0 / (5.0 * d as f64)).sqrt();
         let residual = std / (2.0 * self.num_hidden_layers as f64).sqrt();
-        let init = Initializer { seed, device };
+        let init = Initializer {
+            seed: Some(seed),
+            device,
+        };
         let layers = (0..self.num_hidden_layers)
             .map(|layer| {
                 let linear = |name: &str, shape, std, bias| {
@@ -209,23 +107,6 @@ impl LlamaConfig {
             ),
             config: self.clone(),
         }
-    }
-}
-
-impl Linear {
-    /// `[n, in]` to `[n, out]`.
-    fn forward(&self, x_nd: Tensor<2>) -> Tensor<2> {
-        let y = kernels::linear(x_nd, self.weight.val());
-        match &self.bias {
-            Some(bias) => y + bias.val().unsqueeze(),
-            None => y,
-        }
-    }
-}
-
-impl Norm {
-    fn forward(&self, x_nd: Tensor<2>, epsilon: f64) -> Tensor<2> {
-        kernels::rms_norm(x_nd, self.weight.val(), epsilon)
     }
 }
 

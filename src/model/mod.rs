@@ -8,15 +8,19 @@ use std::path::PathBuf;
 
 pub mod checkpoint;
 mod config;
+mod layers;
 mod llama;
 mod next_token;
 pub mod parameters;
+mod t5;
 
 pub use config::{
     LlamaConfig, ModelOptions, RopeScaling, default_heads, layers_and_width, params_of_size,
 };
-pub use llama::{Llama, LlamaState, Sequences};
+pub use layers::Sequences;
+pub use llama::{Llama, LlamaState};
 pub use next_token::NextTokenModel;
+pub use t5::{FeedForward, T5, T5Config, T5State};
 
 use burn::tensor::Device;
 
