@@ -20,8 +20,20 @@ use crate::atomic_file;
 const SINGLE: &str = "model.safetensors";
 const SHARD_INDEX: &str = "model.safetensors.index.json";
 
-/// Names that published checkpoints carry although the model computes them itself.
-const IGNORED_SUFFIXES: [&str; 1] = ["rotary_emb.inv_freq"];
+/// Names that published checkpoints carry although the model computes them itself or has no use for
+/// them.
+const IGNORED_SUFFIXES: [&str; 2] = [
+    "rotary_emb.inv_freq",
+    "EncDecAttention.relative_attention_bias.weight",
+];
+
+/// Names under which some checkpoints hold another tensor again.
+const COPIES: [(&str, &str); 4] = [
+    ("lm_head.weight", "model.embed_tokens.weight"),
+    ("lm_head.weight", "shared.weight"),
+    ("encoder.embed_tokens.weight", "shared.weight"),
+    ("decoder.embed_tokens.weight", "shared.weight"),
+];
 
 /// Fills `module` from the safetensors of `folder`.
 pub fn load<M: Module>(module: M, folder: &Path) -> Result<M, ModelError> {
@@ -212,11 +224,11 @@ fn from_views<M: Module>(
         wanted.insert(name);
     }
     for (name, view) in views {
-        // Some tied checkpoints repeat the embedding as the head.
-        let repeated = name == "lm_head.weight"
-            && views
-                .get("model.embed_tokens.weight")
-                .is_some_and(|e| e.data() == view.data());
+        let repeated = COPIES
+            .iter()
+            .filter(|(copy, _)| copy == name)
+            .filter_map(|(_, of)| views.get(*of))
+            .any(|of| of.data() == view.data());
         if !wanted.contains(name) && !repeated {
             problems.push(format!(
                 "  {name}: not part of the model, has shape {:?}",

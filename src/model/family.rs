@@ -8,7 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::checkpoint;
 use super::layers::Linear;
-use super::{Family, Footprint, Llama, LlamaConfig, LlamaState, ModelError, NextTokenModel};
+use super::{
+    Family, Footprint, Llama, LlamaConfig, LlamaState, ModelError, NextTokenModel, T5, T5Config,
+    T5State,
+};
 use crate::sweep::flops::ModelCounts;
 use crate::types::TokenId;
 
@@ -18,19 +21,29 @@ use crate::types::TokenId;
 pub enum ModelConfig {
     /// A decoder alone.
     Llama(LlamaConfig),
+    /// An encoder and a decoder.
+    T5(T5Config),
 }
 
 /// A model of any family.
 #[derive(Module, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one of it, and its weights are elsewhere"
+)]
 pub enum Model {
     /// A decoder alone.
     Llama(Llama),
+    /// An encoder and a decoder.
+    T5(T5),
 }
 
 /// Hypotheses of a decoding with whatever their model caches of them.
 pub enum ModelState {
     /// Of a decoder alone.
     Llama(LlamaState),
+    /// Of an encoder and a decoder.
+    T5(T5State),
 }
 
 impl ModelConfig {
@@ -39,13 +52,34 @@ impl ModelConfig {
     /// # Errors
     /// [`ModelError::Config`] for a family or a setting that is not supported.
     pub fn load(path: &Path) -> Result<Self, ModelError> {
-        LlamaConfig::load(path).map(Self::Llama)
+        #[derive(Deserialize)]
+        struct Kind {
+            model_type: Option<String>,
+        }
+        let text = std::fs::read_to_string(path).map_err(|source| ModelError::Io {
+            path: path.into(),
+            source,
+        })?;
+        let bad = |message: String| ModelError::Config {
+            path: path.into(),
+            message,
+        };
+        let kind: Kind = serde_json::from_str(&text).map_err(|e| bad(e.to_string()))?;
+        match kind.model_type.as_deref() {
+            Some("llama") => LlamaConfig::load(path).map(Self::Llama),
+            Some("t5") => T5Config::load(path).map(Self::T5),
+            other => Err(bad(format!(
+                "model_type is `{}`, expected `llama` or `t5`",
+                other.unwrap_or_default()
+            ))),
+        }
     }
 
     /// The `config.json` that transformers reads.
     pub fn to_hugging_face(&self) -> serde_json::Value {
         match self {
             Self::Llama(config) => config.to_hugging_face(),
+            Self::T5(config) => config.to_hugging_face(),
         }
     }
 
@@ -53,6 +87,7 @@ impl ModelConfig {
     pub fn init(&self, seed: u64, device: &Device) -> Model {
         match self {
             Self::Llama(config) => Model::Llama(config.init(seed, device)),
+            Self::T5(config) => Model::T5(config.init(seed, device)),
         }
     }
 
@@ -60,6 +95,7 @@ impl ModelConfig {
     pub fn empty(&self, device: &Device) -> Model {
         match self {
             Self::Llama(config) => Model::Llama(config.empty(device)),
+            Self::T5(config) => Model::T5(config.empty(device)),
         }
     }
 
@@ -67,6 +103,7 @@ impl ModelConfig {
     pub fn family(&self) -> Family {
         match self {
             Self::Llama(_) => Family::Llama,
+            Self::T5(_) => Family::T5,
         }
     }
 
@@ -74,6 +111,10 @@ impl ModelConfig {
     pub fn layers_and_width(&self) -> (usize, usize) {
         match self {
             Self::Llama(config) => (config.num_hidden_layers, config.hidden_size),
+            Self::T5(config) => (
+                config.num_layers + config.num_decoder_layers,
+                config.d_model,
+            ),
         }
     }
 
@@ -81,6 +122,7 @@ impl ModelConfig {
     pub fn activations_per_token(&self) -> usize {
         match self {
             Self::Llama(config) => config.activations_per_token(),
+            Self::T5(config) => config.activations_per_token(),
         }
     }
 
@@ -89,6 +131,8 @@ impl ModelConfig {
         match self {
             Self::Llama(config) if config.tie_word_embeddings => &["embed_tokens"],
             Self::Llama(_) => &["embed_tokens", "lm_head"],
+            Self::T5(config) if config.tie_word_embeddings => &["shared"],
+            Self::T5(_) => &["shared", "lm_head"],
         }
     }
 
@@ -96,6 +140,7 @@ impl ModelConfig {
     pub fn vocab_size(&self) -> usize {
         match self {
             Self::Llama(config) => config.vocab_size,
+            Self::T5(config) => config.vocab_size,
         }
     }
 
@@ -103,6 +148,7 @@ impl ModelConfig {
     pub fn set_vocab_size(&mut self, vocab_size: usize) {
         match self {
             Self::Llama(config) => config.vocab_size = vocab_size,
+            Self::T5(config) => config.vocab_size = vocab_size,
         }
     }
 
@@ -110,6 +156,7 @@ impl ModelConfig {
     pub fn params_embedding(&self) -> usize {
         match self {
             Self::Llama(config) => config.params_embedding(),
+            Self::T5(config) => config.params_embedding(),
         }
     }
 
@@ -117,6 +164,7 @@ impl ModelConfig {
     pub fn params_non_embedding(&self) -> usize {
         match self {
             Self::Llama(config) => config.params_non_embedding(),
+            Self::T5(config) => config.params_non_embedding(),
         }
     }
 
@@ -124,6 +172,7 @@ impl ModelConfig {
     pub fn counts(&self) -> ModelCounts {
         match self {
             Self::Llama(config) => config.counts(),
+            Self::T5(config) => config.counts(),
         }
     }
 }
@@ -133,6 +182,7 @@ impl Model {
     pub fn config(&self) -> ModelConfig {
         match self {
             Self::Llama(model) => ModelConfig::Llama(model.config().clone()),
+            Self::T5(model) => ModelConfig::T5(model.config().clone()),
         }
     }
 
@@ -154,6 +204,7 @@ impl Model {
         }
         match self {
             Self::Llama(model) => Self::Llama(model.with_vocab_size(vocab_size, seed)),
+            Self::T5(model) => Self::T5(model.with_vocab_size(vocab_size, seed)),
         }
     }
 
@@ -161,6 +212,7 @@ impl Model {
     pub(super) fn for_each_linear(&mut self, change: &mut dyn FnMut(&str, &mut Linear)) {
         match self {
             Self::Llama(model) => model.for_each_linear(change),
+            Self::T5(model) => model.for_each_linear(change),
         }
     }
 
@@ -168,6 +220,7 @@ impl Model {
     pub fn device(&self) -> Device {
         match self {
             Self::Llama(model) => model.device(),
+            Self::T5(model) => model.device(),
         }
     }
 
@@ -175,6 +228,8 @@ impl Model {
     pub fn check_lengths(&self, prompt: usize, target: usize) -> Result<(), ModelError> {
         match self {
             Self::Llama(model) => model.check_length(prompt + target),
+            // Far distances share a bucket: there is no longest sequence.
+            Self::T5(_) => Ok(()),
         }
     }
 
@@ -189,6 +244,7 @@ impl Model {
     ) -> Result<Tensor<2>, ModelError> {
         match self {
             Self::Llama(model) => model.target_hidden(examples),
+            Self::T5(model) => model.target_hidden(examples),
         }
     }
 
@@ -197,6 +253,7 @@ impl Model {
     pub fn loss_sum(&self, hidden_nd: Tensor<2>, targets: &[TokenId]) -> Tensor<1> {
         match self {
             Self::Llama(model) => model.loss_sum(hidden_nd, targets),
+            Self::T5(model) => model.loss_sum(hidden_nd, targets),
         }
     }
 }
@@ -213,6 +270,9 @@ impl NextTokenModel for Model {
             Self::Llama(model) => model
                 .start(prompts, max_new)
                 .map(|(state, logits)| (ModelState::Llama(state), logits)),
+            Self::T5(model) => model
+                .start(prompts, max_new)
+                .map(|(state, logits)| (ModelState::T5(state), logits)),
         }
     }
 
@@ -224,24 +284,29 @@ impl NextTokenModel for Model {
     ) -> Result<Tensor<2>, ModelError> {
         match (self, state) {
             (Self::Llama(model), ModelState::Llama(state)) => model.step(state, parents, last),
+            (Self::T5(model), ModelState::T5(state)) => model.step(state, parents, last),
+            _ => unreachable!("a state is stepped by the model that started it"),
         }
     }
 
     fn logits(&self, hidden_nd: Tensor<2>) -> Tensor<2> {
         match self {
             Self::Llama(model) => model.logits(hidden_nd),
+            Self::T5(model) => model.logits(hidden_nd),
         }
     }
 
     fn logits_of(&self, hidden_nd: Tensor<2>, tokens: &[TokenId]) -> Tensor<2> {
         match self {
             Self::Llama(model) => model.logits_of(hidden_nd, tokens),
+            Self::T5(model) => model.logits_of(hidden_nd, tokens),
         }
     }
 
     fn footprint(&self) -> Footprint {
         match self {
             Self::Llama(model) => model.footprint(),
+            Self::T5(model) => model.footprint(),
         }
     }
 }

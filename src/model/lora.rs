@@ -88,6 +88,7 @@ impl LoraOptions {
         if options.targets.is_empty() {
             let targets = match model.family() {
                 Family::Llama => ["q_proj", "v_proj"],
+                Family::T5 => ["q", "v"],
             };
             options.targets = targets.map(String::from).to_vec();
         }
@@ -276,6 +277,7 @@ pub fn save(
         "peft_type": "LORA",
         "task_type": match model.config().family() {
             Family::Llama => "CAUSAL_LM",
+            Family::T5 => "SEQ_2_SEQ_LM",
         },
         "base_model_name_or_path": base,
         "r": options.rank,

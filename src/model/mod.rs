@@ -15,6 +15,7 @@ pub mod lora;
 mod next_token;
 mod options;
 pub mod parameters;
+mod t5;
 
 pub use family::{Model, ModelConfig, ModelState};
 pub use layers::Sequences;
@@ -22,6 +23,7 @@ pub use llama::{Llama, LlamaConfig, LlamaState, RopeScaling};
 pub use lora::LoraOptions;
 pub use next_token::{Footprint, NextTokenModel};
 pub use options::{Family, ModelOptions, default_heads, layers_and_width, params_of_size};
+pub use t5::{FeedForward, T5, T5Config, T5State};
 
 use burn::tensor::Device;
 

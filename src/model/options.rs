@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{LlamaConfig, LoraOptions, ModelConfig, ModelError};
+use super::{LlamaConfig, LoraOptions, ModelConfig, ModelError, T5Config};
 
 /// The architecture of a model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -11,6 +11,8 @@ pub enum Family {
     /// A decoder alone (Touvron et al. 2023).
     #[default]
     Llama,
+    /// An encoder and a decoder (Raffel et al. 2020).
+    T5,
 }
 
 impl Family {
@@ -18,6 +20,7 @@ impl Family {
     pub fn name(self) -> &'static str {
         match self {
             Self::Llama => "llama",
+            Self::T5 => "t5",
         }
     }
 }
@@ -108,11 +111,13 @@ impl ModelOptions {
                 "llama" => Family::Llama,
                 _ => {
                     return Err(ModelError::Shape(format!(
-                        "model size `{name}`: family `{family}` is not known, expected `llama`"
+                        "model size `{name}`: family `{family}` is not known, expected `llama` or `t5`"
                     )));
                 }
             };
             options.size = Some(size.into());
+        } else if name.starts_with("t5-") && !name.contains('/') {
+            options.family = Family::T5;
         }
         Ok(options)
     }
@@ -133,6 +138,7 @@ impl ModelOptions {
         };
         match options.family {
             Family::Llama => LlamaConfig::from_options(options, vocab_size).map(ModelConfig::Llama),
+            Family::T5 => T5Config::from_options(options, vocab_size).map(ModelConfig::T5),
         }
     }
 
@@ -175,8 +181,10 @@ mod tests {
     use super::*;
 
     fn llama(options: ModelOptions) -> LlamaConfig {
-        let ModelConfig::Llama(config) = options.resolve(1000).unwrap();
-        config
+        match options.resolve(1000).unwrap() {
+            ModelConfig::Llama(config) => config,
+            ModelConfig::T5(config) => panic!("{config:?}"),
+        }
     }
 
     fn size(name: &str) -> LlamaConfig {

@@ -313,6 +313,7 @@ impl LlamaConfig {
             params_head: (self.vocab_size * self.hidden_size) as f64,
             layers: self.num_hidden_layers as f64,
             attention_width: (self.num_attention_heads * self.head_dim) as f64,
+            encoder: None,
         }
     }
 
