@@ -42,14 +42,22 @@ const PROMPT_TOKENS: usize = 32;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() {
-    let args: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
+    let args: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|a| a != "--bench")
+        .collect();
     let number = |at: usize, otherwise: usize| -> usize {
         args.get(at)
             .map_or(otherwise, |a| a.parse().expect("a number"))
     };
     let size = |at: usize| args.get(at).map_or("s10m", |a| &a[..]);
     match args.first().map(|a| &a[..]) {
-        Some("serve") => serve(Path::new(&args[1]), number(2, 10), number(3, 1), number(4, 20)),
+        Some("serve") => serve(
+            Path::new(&args[1]),
+            number(2, 10),
+            number(3, 1),
+            number(4, 20),
+        ),
         Some("share") => share(number(1, 100), number(2, 1), number(3, 20), size(4)),
         Some("memory") => memory(number(1, 16), number(2, 1), number(3, 20), size(4)),
         Some("audit") => audit(number(1, 1_000_000)),
@@ -85,9 +93,19 @@ fn random_prompts(count: usize, vocab: usize) -> Vec<Vec<TokenId>> {
 /// Seconds of processor time of this process.
 fn cpu_secs() -> f64 {
     let text = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let fields: Vec<&str> = text.rsplit(')').next().unwrap_or("").split_whitespace().collect();
+    let fields: Vec<&str> = text
+        .rsplit(')')
+        .next()
+        .unwrap_or("")
+        .split_whitespace()
+        .collect();
     // User and system time, in hundredths.
-    let ticks = |at: usize| fields.get(at).and_then(|f| f.parse::<f64>().ok()).unwrap_or(0.0);
+    let ticks = |at: usize| {
+        fields
+            .get(at)
+            .and_then(|f| f.parse::<f64>().ok())
+            .unwrap_or(0.0)
+    };
     (ticks(11) + ticks(12)) / 100.0
 }
 
@@ -95,7 +113,11 @@ fn cpu_secs() -> f64 {
 fn status_mib(name: &str) -> f64 {
     let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = text.lines().find_map(|l| l.strip_prefix(name));
-    let kib = line.and_then(|l| l.trim_matches([':', ' ', '\t', 'k', 'B']).parse::<f64>().ok());
+    let kib = line.and_then(|l| {
+        l.trim_matches([':', ' ', '\t', 'k', 'B'])
+            .parse::<f64>()
+            .ok()
+    });
     kib.unwrap_or(0.0) / 1024.0
 }
 
@@ -116,11 +138,14 @@ fn serve(folder: &Path, beam: usize, batch: usize, new: usize) {
         let (started, cpu) = (Instant::now(), cpu_secs());
         let decoded = beam_search(&model, &trie, &prompts, &options).unwrap();
         let (secs, cpu) = (started.elapsed().as_secs_f64(), cpu_secs() - cpu);
-        let mut row = serde_json::json!({ "secs": secs, "cpu_secs": cpu, "peak_mib": status_mib("VmHWM") });
+        let mut row =
+            serde_json::json!({ "secs": secs, "cpu_secs": cpu, "peak_mib": status_mib("VmHWM") });
         if line.unwrap() == "sequences" {
             let found = decoded.iter().map(|d| {
                 let finished = d.finished.iter();
-                finished.map(|h| (h.tokens.clone(), h.log_prob)).collect::<Vec<_>>()
+                finished
+                    .map(|h| (h.tokens.clone(), h.log_prob))
+                    .collect::<Vec<_>>()
             });
             row["sequences"] = serde_json::json!(found.collect::<Vec<_>>());
         }
@@ -220,7 +245,8 @@ fn memory(beam: usize, batch: usize, new: usize, size: &str) {
     let footprint = model.footprint();
     beam_search(&model, &index, &prompts, &options).unwrap();
     let peak = status_mib("VmHWM") - before;
-    let estimate = batch_bytes(&footprint, &options, batch, PROMPT_TOKENS) as f64 / f64::from(1 << 20);
+    let estimate =
+        batch_bytes(&footprint, &options, batch, PROMPT_TOKENS) as f64 / f64::from(1 << 20);
     let cache = (batch * beam * (new - 1) * footprint.new_token_bytes) as f64 / f64::from(1 << 20);
     println!(
         "{size}, beam {beam}, batch {batch}, {new} tokens: peak {peak:.1} MiB over {before:.0} MiB of weights and index, \
@@ -234,7 +260,9 @@ fn memory(beam: usize, batch: usize, new: usize, size: &str) {
 fn audit(wanted: usize) {
     const PASSAGES: usize = 2000;
     const NEW: usize = 12;
-    let Some(mut passages) = passages() else { return };
+    let Some(mut passages) = passages() else {
+        return;
+    };
     passages.truncate(PASSAGES);
     let hash = |tokens: &[TokenId]| {
         let mut hasher = DefaultHasher::new();
@@ -267,7 +295,8 @@ fn audit(wanted: usize) {
         while emitted < wanted {
             let mut stream = stream(batch, "audit", &[]);
             let mut token = || TokenId(stream.random_range(0..VOCAB as u32));
-            let prompts: Vec<Vec<TokenId>> = (0..16).map(|_| (0..5).map(|_| token()).collect()).collect();
+            let prompts: Vec<Vec<TokenId>> =
+                (0..16).map(|_| (0..5).map(|_| token()).collect()).collect();
             let lengths: Vec<usize> = prompts.iter().map(Vec::len).collect();
             for group in batches(&model.footprint(), &options, &lengths) {
                 let prompts: Vec<&[TokenId]> = group.iter().map(|&i| &prompts[i][..]).collect();
