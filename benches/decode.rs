@@ -29,7 +29,7 @@ use genret::decode::{
 use genret::index::{
     Continuations, IndexBuilder, IndexOptions, NgramIndex, PassageSet, SubstringIndex,
 };
-use genret::model::{Llama, LlamaConfig, ModelOptions, NextTokenModel, checkpoint};
+use genret::model::{LlamaConfig, Model, ModelOptions, NextTokenModel, checkpoint};
 use genret::rng::stream;
 use genret::types::{PassageIdx, TokenId};
 use rand::RngExt;
@@ -74,7 +74,7 @@ fn options(beam_width: usize, max_new_tokens: usize) -> DecodeOptions {
     }
 }
 
-fn random_model(size: &str, vocab: usize) -> Llama {
+fn random_model(size: &str, vocab: usize) -> Model {
     let options = ModelOptions {
         size: Some(size.into()),
         ..ModelOptions::default()
