@@ -93,7 +93,7 @@ pub fn curves(section: &Section, level: f64) -> Chart {
     let saturating = section
         .answer
         .as_ref()
-        .is_some_and(|a| a.fit.law == Law::Saturating);
+        .is_some_and(|a| a.fit.law.saturates());
     let y = if saturating {
         Scale::Linear
     } else {
@@ -249,9 +249,24 @@ pub fn formula(law: Law, params: &[f64], symbols: &[&str]) -> String {
                 term(4, 2)
             )
         }
-        Law::Saturating => {
-            let (h, s, c) = (&p[0], &p[1], number(-params[2]));
-            format!("M = {h} / (1 + exp({c} \u{2212} {s} ln {}))", symbols[0])
+        Law::Saturating | Law::SaturatingJoint | Law::SaturatingBeam => {
+            let (h, c) = (&p[0], number(-params[p.len() - 1]));
+            let terms = p[1..].iter().zip(&symbols[..law.num_inputs()]);
+            let terms: String = terms
+                .map(|(s, x)| format!(" \u{2212} {s} ln\u{a0}{x}"))
+                .collect();
+            format!("M = {h} / (1 + exp({c}{terms}))")
+        }
+        Law::Broken => {
+            let (x, f) = (symbols[0], number(1.0 / params[4]));
+            let outer = number(-params[2] * params[4]);
+            format!(
+                "L = {} + {}\u{a0}{x}^{{{}}} (1 + ({x}/{})^{{{f}}})^{{{outer}}}",
+                p[5],
+                p[0],
+                number(-params[1]),
+                p[3]
+            )
         }
     }
 }

@@ -74,6 +74,7 @@ pub fn run(
     told: &mut dyn FnMut(Event) -> ControlFlow<()>,
 ) -> Result<Vec<CellRow>, SweepError> {
     let config = &experiment.config;
+    let cells = plan.cells();
     loop {
         let (mut elsewhere, mut worked) = (0, false);
         for &place in chosen {
@@ -93,7 +94,7 @@ pub fn run(
                 claim,
                 device,
                 told: &mut *told,
-                finished: &mut || collect(config, plan).map(|_| ()),
+                finished: &mut || collect(config, &cells).map(|_| ()),
             };
             task.work()?;
         }
@@ -105,7 +106,7 @@ pub fn run(
             std::thread::sleep(Duration::from_secs(1));
         }
     }
-    collect(config, plan)
+    collect(config, &cells)
 }
 
 /// Turns a break into an error.

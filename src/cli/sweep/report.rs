@@ -7,7 +7,7 @@ use crate::cli::shared::Shared;
 use crate::cli::table::{self, say};
 use crate::config::Config;
 use crate::scaling::report::{ONE_RUN, Report};
-use crate::sweep::{self, CellRow};
+use crate::sweep::{self, CellRow, SavedPlan};
 
 /// What is made of the rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,8 +23,15 @@ pub(super) enum Output {
 pub(super) fn run(args: &ConfigArgs, shared: &Shared, output: Output) -> Result<()> {
     let config = args.load(shared)?;
     let settings = config.decode_settings();
-    let mut rows = sweep::read_rows(&config)?;
-    rows.retain(|row| row.settings == settings);
+    let rows = match SavedPlan::open(&config.out)? {
+        Some(plan) => sweep::collect(&config, &plan.cells())?,
+        // A folder of before plans were written.
+        None => {
+            let mut rows = sweep::read_rows(&config)?;
+            rows.retain(|row| row.settings == settings);
+            rows
+        }
+    };
     write(&config, &rows, output)
 }
 
