@@ -2,6 +2,8 @@
 
 #[path = "common/shared.rs"]
 mod shared;
+#[path = "parity/t5.rs"]
+mod t5;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -184,10 +186,12 @@ fn cached_decoding_equals_the_whole_pass() {
             let whole = checkpoint::values(fixture.model.logits(hidden));
             // Prompts of different lengths, then the rest token by token, rows in changing order.
             let prompts: Vec<&[TokenId]> = rows.iter().map(|r| &r[..r.len() - 6]).collect();
-            let (mut state, mut logits) = fixture.model.start(&prompts, 6).unwrap();
+            let (mut state, mut hidden) = fixture.model.start(&prompts, 6).unwrap();
             let mut order = vec![0, 1, 2];
             for step in 0..=6 {
-                let got = checkpoint::values(logits);
+                let some = [TokenId(7), TokenId(3), TokenId(200)];
+                let few = checkpoint::values(fixture.model.logits_of(hidden.clone(), &some));
+                let got = checkpoint::values(fixture.model.logits(hidden));
                 for (at, &row) in order.iter().enumerate() {
                     let position = row * batch.seq + rows[row].len() - 7 + step;
                     let width = config.vocab_size;
@@ -198,6 +202,10 @@ fn cached_decoding_equals_the_whole_pass() {
                         difference < TOLERANCE,
                         "{name}, step {step}, row {row}: {difference}"
                     );
+                    for (column, token) in some.iter().enumerate() {
+                        let difference = few[at * some.len() + column] - got[token.index()];
+                        assert!(difference.abs() < 1e-5, "{name}: head of some tokens");
+                    }
                 }
                 if step == 6 {
                     break;
@@ -213,7 +221,7 @@ fn cached_decoding_equals_the_whole_pass() {
                     .iter()
                     .map(|&row| rows[row][rows[row].len() - 6 + step])
                     .collect();
-                logits = fixture.model.step(&mut state, &parents, &last).unwrap();
+                hidden = fixture.model.step(&mut state, &parents, &last).unwrap();
             }
         },
         &Device::flex(),
@@ -224,34 +232,37 @@ fn cached_decoding_equals_the_whole_pass() {
 fn identifiers_score_as_in_transformers() {
     for_each_fixture(
         |name, fixture| {
-            let root = shared::shared("fixtures/hf-parity").unwrap();
-            let text = std::fs::read_to_string(root.join(name).join("generate.json")).unwrap();
-            let json: serde_json::Value = serde_json::from_str(&text).unwrap();
-            let mut compared = 0;
-            // Per trie and sequence: every identifier with its summed log-probability.
-            for per_sequence in json["exhaustive"].as_object().unwrap().values() {
-                for (prompt, scored) in fixture.rows().iter().zip(per_sequence.as_array().unwrap())
-                {
-                    let scored: Vec<(Vec<TokenId>, f64)> =
-                        serde_json::from_value(scored.clone()).unwrap();
-                    let identifiers: Vec<&[TokenId]> = scored.iter().map(|(i, _)| &i[..]).collect();
-                    let losses = target_losses(&fixture.model, prompt, &identifiers).unwrap();
-                    for (losses, (identifier, score)) in losses.iter().zip(&scored) {
-                        let sum: f64 = losses.iter().map(|&l| f64::from(l)).sum();
-                        // One tolerance per token.
-                        let difference = (sum + score).abs() / losses.len() as f64;
-                        assert!(
-                            difference < TOLERANCE.into(),
-                            "{name} {identifier:?}: {difference}"
-                        );
-                        compared += 1;
-                    }
-                }
-            }
-            assert!(compared > 0);
+            identifiers_score(name, &fixture.model, &fixture.rows());
         },
         &Device::flex(),
     );
+}
+
+/// Checks the summed log-probability of every identifier of a fixture's `generate.json`.
+fn identifiers_score<M: NextTokenModel>(name: &str, model: &M, prompts: &[Vec<TokenId>]) {
+    let root = shared::shared("fixtures/hf-parity").unwrap();
+    let text = std::fs::read_to_string(root.join(name).join("generate.json")).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let mut compared = 0;
+    // Per trie and sequence: every identifier with its summed log-probability.
+    for per_sequence in json["exhaustive"].as_object().unwrap().values() {
+        for (prompt, scored) in prompts.iter().zip(per_sequence.as_array().unwrap()) {
+            let scored: Vec<(Vec<TokenId>, f64)> = serde_json::from_value(scored.clone()).unwrap();
+            let identifiers: Vec<&[TokenId]> = scored.iter().map(|(i, _)| &i[..]).collect();
+            let losses = target_losses(model, prompt, &identifiers).unwrap();
+            for (losses, (identifier, score)) in losses.iter().zip(&scored) {
+                let sum: f64 = losses.iter().map(|&l| f64::from(l)).sum();
+                // One tolerance per token.
+                let difference = (sum + score).abs() / losses.len() as f64;
+                assert!(
+                    difference < TOLERANCE.into(),
+                    "{name} {identifier:?}: {difference}"
+                );
+                compared += 1;
+            }
+        }
+    }
+    assert!(compared > 0);
 }
 
 #[test]

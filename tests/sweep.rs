@@ -237,7 +237,7 @@ fn a_slurm_array_with_a_task_queued_again_ends_with_the_same_rows() {
     let set = " --set train.epochs=100";
     let expected = expected("before-slurm", set);
     let folder = folder("slurm");
-    let options = "--set executor.slurm.cpus=1 --set executor.slurm.time=10 \
+    let options = "--set executor.slurm.cpus=1 --set executor.slurm.time=\"0:10:00\" \
                    --set executor.slurm.memory_gb=1";
     let scripts = succeed(
         &folder,

@@ -50,11 +50,10 @@ pub(super) fn run(args: &TrainArgs, shared: &Shared) -> Result<()> {
     let (prompt, target) = experiment.typical_example()?;
     let counts = spec.model.counts();
     let examples = spec.num_examples as f64 * spec.train.epochs;
+    let (layers, width) = spec.model.layers_and_width();
     eprintln!(
-        "{} layers of width {}, {} + {} parameters (embedding + rest)\n\
+        "{layers} layers of width {width}, {} + {} parameters (embedding + rest)\n\
          {} pairs, {} examples an epoch of about {prompt} + {target} tokens, about {:.3e} FLOPs",
-        spec.model.num_hidden_layers,
-        spec.model.hidden_size,
         spec.model.params_embedding(),
         spec.model.params_non_embedding(),
         spec.num_pairs,

@@ -224,6 +224,16 @@ fn resample_queries(
 impl Bootstrap {
     /// Interval of a statistic of the search point; `estimate` is the fit's own.
     pub fn interval(&self, estimate: f64, statistic: impl Fn(&[f64]) -> f64) -> Interval {
+        self.interval_at(estimate, statistic, |p| self.expanded(p))
+    }
+
+    /// [`Self::interval`] with the normal quantile of a probability given by `expanded`.
+    fn interval_at(
+        &self,
+        estimate: f64,
+        statistic: impl Fn(&[f64]) -> f64,
+        expanded: impl Fn(f64) -> f64,
+    ) -> Interval {
         let mut values: Vec<f64> = self.thetas.iter().map(|theta| statistic(theta)).collect();
         let count = values.len() as f64;
         let mean = values.iter().sum::<f64>() / count;
@@ -235,10 +245,10 @@ impl Bootstrap {
         let bias = normal::quantile((below + 0.5 * equal) / count);
         let acceleration = self.acceleration(&statistic);
         let corrected = |p: f64| {
-            let z = bias + self.expanded(p);
+            let z = bias + expanded(p);
             quantile(&values, normal::cdf(bias + z / (1.0 - acceleration * z)))
         };
-        let plain = |p: f64| quantile(&values, normal::cdf(self.expanded(p)));
+        let plain = |p: f64| quantile(&values, normal::cdf(expanded(p)));
         Interval {
             estimate,
             std_error: variance.sqrt(),

@@ -12,6 +12,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::Family;
+use crate::retrieve::SearchError;
+
 mod claim;
 mod error;
 pub mod flops;
@@ -96,12 +99,18 @@ pub struct CellRow {
     pub quality_per_query: Vec<f64>,
     /// Split to measure to mean.
     pub measures: BTreeMap<String, BTreeMap<String, f64>>,
+    /// What the beam lost against exhaustive search, where it was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub search_error: Option<SearchError>,
 }
 
 fn first_family() -> String {
-    "llama".into()
+    Family::Llama.name().into()
 }
 
 fn first_retriever() -> String {
-    "generative".into()
+    GENERATIVE.into()
 }
+
+/// The retriever that writes n-grams.
+const GENERATIVE: &str = "generative";

@@ -3,10 +3,10 @@
 //! The plan is also written to `plan.json` in the sweep's folder, so that its state can be told, and its
 //! laws be used to plan the next one, from the folder alone.
 //!
-//! Memory of a model, in bytes, for P parameters, V tokens of vocabulary, L layers of width d and feed-forward
-//! width f: training takes 16 P (weights, gradients, two moments) + 4 T L (16 d + 4 f) (vectors kept for
-//! the backward pass, T tokens a micro-batch) + 12 T' V (logits, probabilities and gradient of T' target
-//! tokens); decoding takes 4 P + 8 B w S L d (keys and values of S tokens on w beams of B queries)
+//! Memory of a model, in bytes, for P parameters, V tokens of vocabulary and L layers of width d: training takes
+//! 16 P (weights, gradients, two moments) + 4 T K (K numbers a token kept for the backward pass, T tokens a
+//! micro-batch) + 12 T' V (logits, probabilities and gradient of T' target
+//! tokens); decoding takes 4 P + 8 S L d (keys and values of S tokens: B prompts, and what is written on w beams of each)
 //! + 8 B w V (logits and log-probabilities). The larger of the two counts, on top of a quarter of a GB for the
 //! process, the index file and eight times the corpus for text and tokens.
 
@@ -119,16 +119,25 @@ fn memory(experiment: &Experiment, spec: &ModelSpec, (prompt, target): (usize, u
     let shape = &spec.model;
     let params = (shape.params_embedding() + shape.params_non_embedding()) as f64;
     let vocab = experiment.tokenizer.vocab_size() as f64;
-    let (layers, width) = (shape.num_hidden_layers as f64, shape.hidden_size as f64);
-    let kept = 16.0 * width + 4.0 * shape.intermediate_size as f64;
+    let (layers, width) = shape.layers_and_width();
+    let (layers, width) = (layers as f64, width as f64);
+    let kept = shape.activations_per_token() as f64;
     let examples = config.train.micro_batch_size.min(config.train.batch_size) as f64;
     let training = 16.0 * params
-        + 4.0 * examples * (prompt + target) as f64 * layers * kept
+        + 4.0 * examples * (prompt + target) as f64 * kept
         + 12.0 * examples * target as f64 * vocab;
-    let beam = config.sweep.beams.iter().copied().max().unwrap_or(1);
-    let hypotheses = (config.decode.batch_size * beam) as f64;
-    let seen = (prompt + config.decode.max_new_tokens) as f64;
-    let decoding = 4.0 * params + 8.0 * hypotheses * (seen * layers * width + vocab);
+    let decoding = (config.sweep.beams.iter())
+        .map(|&beam| {
+            let options = crate::decode::DecodeOptions {
+                beam_width: beam,
+                ..config.decode.clone()
+            };
+            let queries = options.queries_per_batch() as f64;
+            let rows = queries * beam as f64;
+            let seen = queries * prompt as f64 + rows * options.max_new_tokens as f64;
+            4.0 * params + 8.0 * (seen * layers * width + rows * vocab)
+        })
+        .fold(0.0, f64::max);
     training.max(decoding)
 }
 

@@ -14,9 +14,11 @@ use super::rows::{collect, read_rows, write_row};
 use super::{CellRow, SweepError};
 use crate::config::Config;
 use crate::data::trec::Run;
+use crate::decode::DecodeOptions;
 use crate::eval::{self, Measure, cgl};
 use crate::experiment::{Experiment, ExperimentError, TrainedModel, read_json, write_json};
 use crate::record;
+use crate::retrieve::SearchError;
 use crate::retrieve::generative::Generative;
 use crate::train::{Progress, TrainError};
 use crate::types::Query;
@@ -282,7 +284,7 @@ impl Task<'_> {
             };
             let mut run = Run::new(&config.name);
             let mut done = 0;
-            for batch in queries.chunks(options.batch_size) {
+            for batch in queries.chunks(retriever.window()) {
                 let started = Instant::now();
                 let answers = retriever
                     .answer(batch, config.evaluate.depth)
@@ -328,8 +330,8 @@ impl Task<'_> {
         Ok(CellRow {
             schema: record::SCHEMA,
             name: config.name.clone(),
-            family: super::first_family(),
-            retriever: super::first_retriever(),
+            family: plan.spec.model.family().name().into(),
+            retriever: super::GENERATIVE.into(),
             genret: crate::experiment::VERSION.into(),
             model: plan.id(),
             settings: config.decode_settings(),
@@ -354,7 +356,33 @@ impl Task<'_> {
             decode_flops: flops / decoded as f64,
             decode_secs: secs / decoded as f64,
             quality_per_query,
+            search_error: search_error(experiment, trained, &options)?,
             measures: split_means,
         })
     }
+}
+
+/// What the beam of `decode` loses against exhaustive search, if the configuration asks for it.
+fn search_error(
+    experiment: &Experiment,
+    trained: &TrainedModel,
+    decode: &DecodeOptions,
+) -> Result<Option<SearchError>, ExperimentError> {
+    let config = &experiment.config;
+    if !config.evaluate.search_error {
+        return Ok(None);
+    }
+    let mut queries = experiment.queries(&config.evaluate.splits[0])?;
+    queries.truncate(config.evaluate.cgl_queries);
+    let retriever = Generative {
+        model: &trained.model,
+        index: &experiment.index,
+        tokenizer: &experiment.tokenizer,
+        template: experiment.template(),
+        decode,
+        ranking: &config.ranking,
+    };
+    let beams = [decode.beam_width];
+    let errors = retriever.search_error(&queries, &beams, config.evaluate.depth, &mut |_| ())?;
+    Ok(errors.into_iter().next())
 }

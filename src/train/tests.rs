@@ -33,7 +33,7 @@ impl ExampleSource for Copying {
     }
 }
 
-fn model(device: &Device) -> Llama {
+fn model(device: &Device) -> Model {
     let options = ModelOptions {
         n_layers: Some(2),
         d_model: Some(32),
@@ -41,7 +41,8 @@ fn model(device: &Device) -> Llama {
         n_kv_heads: Some(2),
         ..Default::default()
     };
-    options.resolve(VOCAB as usize).unwrap().init(3, device)
+    let config = options.resolve(VOCAB as usize).unwrap();
+    config.init(3, device)
 }
 
 fn options() -> TrainOptions {
@@ -68,7 +69,7 @@ fn train(
     folder: &Path,
     options: &TrainOptions,
     stop: Option<u64>,
-) -> Option<(Llama, TrainSummary)> {
+) -> Option<(Model, TrainSummary)> {
     let source = Copying { examples: 100 };
     let validation = Copying { examples: 10 }.epoch(99).unwrap();
     let run = || {
@@ -90,7 +91,7 @@ fn train(
     catch_unwind(AssertUnwindSafe(run)).ok()
 }
 
-fn weights(model: &Llama) -> Vec<(String, Vec<u32>)> {
+fn weights(model: &Model) -> Vec<(String, Vec<u32>)> {
     parameters::list(model)
         .into_iter()
         .map(|p| {
