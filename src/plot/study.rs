@@ -453,8 +453,8 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("genret-plots-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let paths = draw(&report, &folder, "svg").unwrap();
-        // Three training sections with 2 + 2 + 3 residuals and a curve each, five beams with a curve only, one joint with 4.
-        assert_eq!(paths.len(), 3 + 2 + 2 + 3 + 5 + 4 + 3);
+        // Three training sections with 2 + 2 + 3 residuals and a curve each, five beams with a curve only, two joint with 4.
+        assert_eq!(paths.len(), 3 + 2 + 2 + 3 + 5 + 2 * 4 + 3);
         for path in &paths {
             let text = std::fs::read_to_string(path).unwrap();
             assert!(

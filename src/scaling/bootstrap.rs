@@ -7,7 +7,7 @@
 //! result does not depend on threads or on the number of replicates.
 //!
 //! Intervals: percentile, and BCa (Efron 1987) with the acceleration from leaving out one run at a
-//! time. With few runs both are too narrow; the report says how many there were.
+//! time, both at levels widened for few runs (Hesterberg 2015). The report says how many there were.
 
 use rand::RngExt;
 use rayon::prelude::*;
@@ -257,6 +257,26 @@ impl Bootstrap {
         }
     }
 
+    /// Percentile interval of a statistic whose `values` over the replicates are given, in any order; where its
+    /// leave-one-out values are not known there is no acceleration, and `bca` is the percentile interval too.
+    pub fn summary(&self, estimate: f64, values: &mut [f64]) -> Interval {
+        let count = values.len() as f64;
+        let mean = values.iter().sum::<f64>() / count;
+        let variance = values.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>() / (count - 1.0);
+        values.sort_by(f64::total_cmp);
+        let tail = 0.5 * (1.0 - self.level);
+        let percentile = match values {
+            [] => [f64::NAN; 2],
+            _ => [tail, 1.0 - tail].map(|p| quantile(values, normal::cdf(self.expanded(p)))),
+        };
+        Interval {
+            estimate,
+            std_error: variance.sqrt(),
+            percentile,
+            bca: percentile,
+        }
+    }
+
     /// Intervals of the natural parameters, named by [`Law::param_names`].
     pub fn params(&self, fit: &Fit) -> Vec<Interval> {
         (0..fit.k)
@@ -273,16 +293,16 @@ impl Bootstrap {
         [at(tail), at(1.0 - tail)]
     }
 
-    /// The normal quantile of `p`, widened for the degrees of freedom that the runs leave.
+    /// The normal quantile of `p`, widened for the number of runs.
     ///
-    /// Replicates of n runs spread too little by about sqrt((n - k) / n), and the spread itself is uncertain: the
-    /// quantile is that of Student's t with n - k degrees of freedom times sqrt(n / (n - k)) (Hesterberg 2015,
-    /// "What teachers should know about the bootstrap", section 4.1.2, with k parameters instead of one mean).
-    /// With one run, where only queries are drawn, their number takes the place of n.
+    /// Replicates of n runs spread too little by sqrt((n - 1) / n), and the spread itself is uncertain: the
+    /// quantile is that of Student's t with n - 1 degrees of freedom times sqrt(n / (n - 1)) (Hesterberg 2015,
+    /// "What teachers should know about the bootstrap", section 4.1.2). With one run, where only queries
+    /// are drawn, their number takes the place of n.
     fn expanded(&self, p: f64) -> f64 {
         let runs = self.without_run.len();
         let n = if runs > 1 { runs } else { self.num_queries } as f64;
-        let freedom = (n - self.law.num_params() as f64).max(1.0);
+        let freedom = (n - 1.0).max(1.0);
         (n / freedom).sqrt() * normal::student_quantile(p, freedom)
     }
 
