@@ -26,7 +26,7 @@ pub fn draw(report: &Report, folder: &Path, extension: &str) -> Result<Vec<PathB
     if !report.study.decode.is_empty() {
         charts.push(("quality-flops".into(), quality(report)));
     }
-    save_all(charts, folder, extension)
+    save_all(&charts, folder, extension)
 }
 
 /// Draws the curve and the residuals of one section into `folder` (which must exist) and returns the paths.
@@ -38,11 +38,12 @@ pub fn draw_section(
     folder: &Path,
     extension: &str,
 ) -> Result<Vec<PathBuf>, PlotError> {
-    save_all(section_charts(section, level), folder, extension)
+    save_all(&section_charts(section, level), folder, extension)
 }
 
-fn save_all(
-    charts: Vec<(String, Chart)>,
+/// Draws named charts into `folder` (which must exist) and returns their paths, in order.
+pub fn save_all(
+    charts: &[(String, Chart)],
     folder: &Path,
     extension: &str,
 ) -> Result<Vec<PathBuf>, PlotError> {

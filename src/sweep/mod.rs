@@ -17,9 +17,11 @@ use crate::retrieve::SearchError;
 
 mod claim;
 mod error;
+mod export;
 pub mod flops;
 mod local;
 mod plan;
+mod purchase;
 mod report;
 mod rows;
 mod run;
@@ -28,9 +30,11 @@ mod status;
 
 pub use claim::{Beat, Claims, Doing, Owner, read_claims};
 pub use error::SweepError;
+pub use export::{csv, tensorboard};
 pub use local::{WorkerEvent, Workers, available_memory, run_workers};
 pub use plan::{CellPlan, ModelPlan, Plan, SavedModel, SavedPlan, plan};
-pub use report::{Written, report};
+pub use purchase::{Bought, purchases};
+pub use report::{Output, SweepReport, Written, report};
 pub use rows::{collect, read_rows};
 pub use run::{Event, missing, run};
 pub use status::{CellState, ModelState, State, status};

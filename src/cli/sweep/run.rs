@@ -71,11 +71,11 @@ pub(super) fn sweep(path: &Path, args: &RunArgs, shared: &Shared) -> Result<()> 
     if count > 1 && !chosen.is_empty() {
         workers(config, &plan, &chosen, count, &args.set, shared, &stop)?;
         let rows = sweep::collect(&experiment.config, &plan.cells())?;
-        return report::write(&experiment.config, &rows, report::Output::All);
+        return report::write(&experiment.config, &rows, sweep::Output::All);
     }
     let all: Vec<usize> = (0..plan.models.len()).collect();
     let rows = in_process(&experiment, &plan, &all, &device, None, &stop)?;
-    report::write(&experiment.config, &rows, report::Output::All)
+    report::write(&experiment.config, &rows, sweep::Output::All)
 }
 
 /// One model, as an executor asks for it.
