@@ -1,7 +1,8 @@
 //! The n-gram index: build, size, and the steps of beam search, alone or beside the field's index.
 //!
 //! `cargo bench --bench index -- [--corpus FOLDER]... [--cache FILE] [--beams 1,10,100,300]
-//! [--rounds R] [--min-node-count N] [--peer FOLDER]`. Without `--corpus` it is corpus A: the
+//! [--rounds R] [--min-node-count N] [--resident] [--filters] [--folder FOLDER] [--peer FOLDER]`. `--folder`
+//! keeps what is built, `--cache` the tokens. Without `--corpus` it is corpus A: the
 //! collections humanqa and medquad-liveqa together. With `--peer` (see `index_sdsl.sh`) the other
 //! index answers the same n-grams in the same rounds; counts, distinct continuations and checksums
 //! must agree, and ratios are printed. Times are CPU time of the thread: means over the blocks of a
@@ -38,6 +39,9 @@ struct Options {
     beams: Vec<usize>,
     rounds: usize,
     index: IndexOptions,
+    resident: bool,
+    filters: bool,
+    folder: Option<PathBuf>,
     peer: Option<PathBuf>,
 }
 
@@ -45,19 +49,18 @@ fn main() {
     let Some(options) = options() else { return };
     let passages = corpus::passages(&options.corpora, options.cache.as_deref());
     let num_tokens: usize = passages.iter().map(Vec::len).sum();
-    let folder = std::env::temp_dir().join(format!("genret-bench-{}", std::process::id()));
-    fs::create_dir_all(&folder).expect("the temporary folder can be made");
+    let temporary = std::env::temp_dir().join(format!("genret-bench-{}", std::process::id()));
+    let folder = options.folder.as_ref().unwrap_or(&temporary);
+    fs::create_dir_all(folder).expect("the folder can be made");
 
     let path = folder.join("ours.idx");
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(1)
         .build()
         .expect("one thread starts");
-    let held = peak_bytes();
     let begun = cpu_micros(Clock::Process);
-    pool.install(|| corpus::build(&passages, options.index, &path));
+    let peak = peak_bytes(|| pool.install(|| corpus::build(&passages, options.index, &path)));
     let build_secs = (cpu_micros(Clock::Process) - begun) / 1e6;
-    let peak = peak_bytes() - held;
     let bits =
         fs::metadata(&path).expect("the index is there").len() as f64 * 8.0 / num_tokens as f64;
     println!("{num_tokens} tokens, {} passages", passages.len());
@@ -68,7 +71,7 @@ fn main() {
     let peer = options
         .peer
         .as_ref()
-        .map(|programs| Peer::build(programs, &folder, &passages));
+        .map(|programs| Peer::build(programs, folder, &passages));
     if let Some(peer) = &peer {
         println!(
             "peer  {:.2} s CPU ({:.1}x), {:.2} bits per token ({:.2}x)",
@@ -89,7 +92,12 @@ fn main() {
     open.sort_by(f64::total_cmp);
     println!("open {:.0} microseconds", open[2]);
 
-    let index = NgramIndex::open(&path).expect("the index was just written");
+    let open = if options.resident {
+        NgramIndex::open_resident
+    } else {
+        NgramIndex::open
+    };
+    let index = open(&path).expect("the index was just written");
     let (mut ours, mut theirs) = (Times::default(), Times::default());
     for _ in 0..options.rounds {
         for &width in &options.beams {
@@ -105,8 +113,12 @@ fn main() {
     for &width in &options.beams {
         report(&ours, peer.as_ref().map(|_| &theirs), width);
     }
-    filters(&index, &passages, &options, &mut eviction);
-    fs::remove_dir_all(&folder).expect("the temporary folder can be removed");
+    if options.filters {
+        filters(&index, &passages, &options, &mut eviction);
+    }
+    if options.folder.is_none() {
+        fs::remove_dir_all(folder).expect("the temporary folder can be removed");
+    }
 }
 
 /// Blocks of a beam width in one round.
@@ -121,6 +133,9 @@ fn options() -> Option<Options> {
         beams: vec![1, 10, 100, 300],
         rounds: 3,
         index: IndexOptions::default(),
+        resident: false,
+        filters: false,
+        folder: None,
         peer: None,
     };
     let mut arguments = std::env::args().skip(1);
@@ -140,6 +155,9 @@ fn options() -> Option<Options> {
             "--beams" => options.beams = value().split(',').map(number).collect(),
             "--rounds" => options.rounds = number(&value()),
             "--min-node-count" => options.index.min_node_count = number(&value()),
+            "--filters" => options.filters = true,
+            "--folder" => options.folder = Some(value().into()),
+            "--resident" => options.resident = true,
             "--peer" => options.peer = Some(value().into()),
             "--bench" => {} // Added by cargo.
             other => panic!("unknown flag {other}"),

@@ -45,12 +45,12 @@
 //! ```
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use memmap2::Mmap;
+use memmap2::{Mmap, MmapMut};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Field;
@@ -176,6 +176,25 @@ impl IndexFile {
         // SAFETY: index files are replaced by renaming, never written in place (see `storage`).
         let map = unsafe { Mmap::map(&file) }.map_err(|e| IndexError::io(path, "open", e))?;
         Self::parse(path, Bytes::Mapped(map))
+    }
+
+    /// Reads `path` into memory, in huge pages where the system has them, and checks it like `open`.
+    pub(super) fn load(path: &Path) -> Result<Self, IndexError> {
+        let failed = |e| IndexError::io(path, "read", e);
+        let mut file = File::open(path).map_err(|e| IndexError::io(path, "open", e))?;
+        let len = file.metadata().map_err(failed)?.len();
+        if len == 0 {
+            return Self::parse(path, Bytes::owned(&[]));
+        }
+        let mut memory = MmapMut::map_anon(len as usize).map_err(failed)?;
+        // Ordinary pages do as well, only slower.
+        #[cfg(target_os = "linux")]
+        let _ = memory.advise(memmap2::Advice::HugePage);
+        file.read_exact(&mut memory).map_err(failed)?;
+        Self::parse(
+            path,
+            Bytes::Mapped(memory.make_read_only().map_err(failed)?),
+        )
     }
 
     /// Checks header and section table of `bytes`; `path` is for messages.
