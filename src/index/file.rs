@@ -293,16 +293,24 @@ impl IndexFile {
         self.bytes.len()
     }
 
-    /// Reads everything and compares it with the checksums.
+    /// Reads everything and compares it with the checksums; between sections there are only zeros.
     pub(super) fn verify(&self, path: &Path) -> Result<(), IndexError> {
+        let mut end = HEADER_BYTES + self.sections.len() * ENTRY_BYTES + 8;
         for entry in &self.sections {
-            if xxh3_64(&self.bytes[entry.range.clone()]) != entry.checksum {
-                let what = format!(
-                    "section {} of field {} does not match its checksum",
-                    entry.kind, entry.field
-                );
+            let what = || format!("section {} of field {}", entry.kind, entry.field);
+            let padding = self.bytes.get(end..entry.range.start);
+            if padding.is_none_or(|padding| padding.iter().any(|&byte| byte != 0)) {
+                let what = format!("no zeros before {}", what());
                 return Err(IndexError::damaged(path, what));
             }
+            if xxh3_64(&self.bytes[entry.range.clone()]) != entry.checksum {
+                let what = format!("{} does not match its checksum", what());
+                return Err(IndexError::damaged(path, what));
+            }
+            end = entry.range.end;
+        }
+        if end != self.bytes.len() {
+            return Err(IndexError::damaged(path, "bytes behind the last section"));
         }
         Ok(())
     }

@@ -1,7 +1,9 @@
 //! The index against its naive twin, and against damaged files.
 
-#[path = "../../tests/common/naive_index.rs"]
+#[path = "../../../tests/common/naive_index.rs"]
 pub(in crate::index) mod naive_index;
+
+mod fuzz;
 
 use std::fs;
 use std::path::{Path, PathBuf};
