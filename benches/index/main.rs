@@ -223,7 +223,7 @@ fn measure<I: SubstringIndex>(
                 counts.clear();
                 for row in out.iter() {
                     tokens.extend_from_slice(row.tokens);
-                    counts.extend(row.counts().map(|count| count as u32));
+                    row.extend_counts(&mut counts);
                 }
             });
             let mut moved: Vec<I::State> = Vec::with_capacity(beam.len());

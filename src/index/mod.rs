@@ -297,6 +297,14 @@ impl<S: Copy> ContinuationRow<'_, S> {
             .map(move |&end| (std::mem::replace(&mut start, end)..end).len())
     }
 
+    /// Appends how often each continuation occurs: [`counts`](Self::counts), several at a time.
+    pub fn extend_counts(&self, out: &mut Vec<u32>) {
+        if let Some(&first) = self.ends.first() {
+            out.push(first - self.start);
+            out.extend(self.ends.windows(2).map(|pair| pair[1] - pair[0]));
+        }
+    }
+
     /// The state of the n-gram with continuation `nth`.
     #[inline]
     pub fn state(&self, nth: usize) -> S {

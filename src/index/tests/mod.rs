@@ -120,6 +120,9 @@ pub(in crate::index) fn compare<I: SubstringIndex>(
             let (row, naive_row) = (found.row(i), expected.row(i));
             assert_eq!(row.tokens, naive_row.tokens, "{ngram:?}");
             assert!(row.counts().eq(naive_row.counts()), "{ngram:?}");
+            let mut counts = vec![];
+            row.extend_counts(&mut counts);
+            assert!(row.counts().eq(counts.iter().map(|&count| count as usize)));
             for (nth, &token) in row.tokens.iter().enumerate() {
                 let child = row.state(nth);
                 assert_eq!(row.count(nth), naive_row.count(nth), "{ngram:?} {token:?}");
