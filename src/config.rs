@@ -157,12 +157,25 @@ impl Default for TokenizerOptions {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ObjectiveOptions {
+    /// What is read and what is written.
+    pub task: Task,
     /// How spans are drawn from a relevant passage.
     pub span: SpanOptions,
     /// Whether the passage's title is a target too, once per pair and epoch.
     pub titles: bool,
     /// The prompts.
     pub template: Template,
+}
+
+/// What a model reads and what it writes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Task {
+    /// N-grams of relevant passages for a query: retrieval.
+    #[default]
+    Ngrams,
+    /// Queries for a passage, one example per pair (doc2query, Nogueira et al. 2019).
+    Queries,
 }
 
 /// How results are measured.
@@ -183,6 +196,8 @@ pub struct EvaluateOptions {
     pub cgl_negatives: usize,
     /// Spans that identify a passage in the loss.
     pub cgl_spans: usize,
+    /// Whether the searches of `cgl_queries` queries are compared with exhaustive ones; for small corpora.
+    pub search_error: bool,
 }
 
 impl Default for EvaluateOptions {
@@ -197,6 +212,7 @@ impl Default for EvaluateOptions {
             cgl_queries: 200,
             cgl_negatives: 256,
             cgl_spans: 10,
+            search_error: false,
         }
     }
 }
@@ -264,6 +280,7 @@ impl Config {
     pub fn decode_settings(&self) -> String {
         let decode = DecodeOptions {
             beam_width: 0,
+            memory_gib: None,
             ..self.decode.clone()
         };
         hash(&(
@@ -277,6 +294,7 @@ impl Config {
                 self.evaluate.depth,
             ),
             (&self.evaluate.measures, self.contrastive_settings()),
+            self.evaluate.search_error,
         ))
     }
 
@@ -314,6 +332,12 @@ impl Config {
             if !(*fraction > 0.0 && *fraction <= 1.0) {
                 return Err(format!("a data fraction of {fraction} must lie in (0, 1]"));
             }
+        }
+        if objective.task == Task::Queries && !self.sweep.sizes.is_empty() {
+            return Err(
+                "a sweep measures retrieval, but objective.task = \"queries\" writes queries: train it with `genret train` and remove sweep.sizes"
+                    .into(),
+            );
         }
         if self.sweep.beams.contains(&0) {
             return Err("sweep.beams holds a 0; a beam is at least 1 wide".into());

@@ -188,10 +188,12 @@ fn cached_decoding_equals_the_whole_pass() {
             let whole = checkpoint::values(fixture.model.logits(hidden));
             // Prompts of different lengths, then the rest token by token, rows in changing order.
             let prompts: Vec<&[TokenId]> = rows.iter().map(|r| &r[..r.len() - 6]).collect();
-            let (mut state, mut logits) = fixture.model.start(&prompts, 6).unwrap();
+            let (mut state, mut hidden) = fixture.model.start(&prompts, 6).unwrap();
             let mut order = vec![0, 1, 2];
             for step in 0..=6 {
-                let got = checkpoint::values(logits);
+                let some = [TokenId(7), TokenId(3), TokenId(200)];
+                let few = checkpoint::values(fixture.model.logits_of(hidden.clone(), &some));
+                let got = checkpoint::values(fixture.model.logits(hidden));
                 for (at, &row) in order.iter().enumerate() {
                     let position = row * batch.seq + rows[row].len() - 7 + step;
                     let width = config.vocab_size;
@@ -202,6 +204,10 @@ fn cached_decoding_equals_the_whole_pass() {
                         difference < TOLERANCE,
                         "{name}, step {step}, row {row}: {difference}"
                     );
+                    for (column, token) in some.iter().enumerate() {
+                        let difference = few[at * some.len() + column] - got[token.index()];
+                        assert!(difference.abs() < 1e-5, "{name}: head of some tokens");
+                    }
                 }
                 if step == 6 {
                     break;
@@ -217,7 +223,7 @@ fn cached_decoding_equals_the_whole_pass() {
                     .iter()
                     .map(|&row| rows[row][rows[row].len() - 6 + step])
                     .collect();
-                logits = fixture.model.step(&mut state, &parents, &last).unwrap();
+                hidden = fixture.model.step(&mut state, &parents, &last).unwrap();
             }
         },
         &Device::flex(),

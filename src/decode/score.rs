@@ -26,13 +26,14 @@ pub fn target_losses<M: NextTokenModel, T: AsRef<[TokenId]>>(
     if longest == 0 {
         return Ok(losses);
     }
-    let (mut state, mut logits) = model.start(&[prompt], longest)?;
+    let (mut state, mut hidden) = model.start(&[prompt], longest)?;
     // Targets still being scored; at first all of them share the one row of the prompt.
     let mut live: Vec<usize> = (0..targets.len())
         .filter(|&i| !targets[i].as_ref().is_empty())
         .collect();
     let mut rows: Vec<usize> = vec![0; live.len()];
     for position in 0..longest {
+        let logits = model.logits(hidden);
         let [num_rows, vocab] = logits.dims();
         let data = logits.into_data().convert::<f32>();
         let values = data
@@ -65,7 +66,7 @@ pub fn target_losses<M: NextTokenModel, T: AsRef<[TokenId]>>(
             .iter()
             .map(|&t| targets[t].as_ref()[position])
             .collect();
-        logits = model.step(&mut state, &parents, &last)?;
+        hidden = model.step(&mut state, &parents, &last)?;
         rows = (0..live.len()).collect();
     }
     Ok(losses)

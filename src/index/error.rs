@@ -142,6 +142,33 @@ pub enum IndexError {
         /// The external id.
         id: String,
     },
+    /// A list of passages could not be read.
+    #[error("{path}: cannot read the ids")]
+    Ids {
+        /// The file with one id per line.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A list of passages names one that is not there.
+    #[error(
+        "{path}:{line}: the index has no passage {id:?}; remove the line, or use the index of the corpus \
+         that the ids were taken from"
+    )]
+    UnknownListed {
+        /// The file with one id per line.
+        path: PathBuf,
+        /// Its line, from 1.
+        line: usize,
+        /// The external id.
+        id: String,
+    },
+    /// A list of passages names none.
+    #[error("{path}: no ids; write one per line")]
+    NoIds {
+        /// The file.
+        path: PathBuf,
+    },
     /// A parameter of the build is out of its range.
     #[error("{name} must be {range}, got {found}")]
     Option {

@@ -9,9 +9,11 @@
 mod build;
 mod error;
 mod file;
+mod filter;
 pub mod live;
 mod ngram;
 mod nodes;
+mod rows;
 mod storage;
 mod suffix;
 #[cfg(test)]
@@ -19,8 +21,10 @@ mod tests;
 
 pub use build::{IndexBuilder, IndexOptions};
 pub use error::IndexError;
+pub use filter::PassageSet;
 pub use live::{LiveIndex, LiveState, LiveStats, LiveWriter};
-pub use ngram::{FieldStats, IndexStats, NgramIndex, State};
+pub use ngram::{FieldStats, IndexStats, NgramIndex};
+pub use rows::State;
 
 use std::ops::Range;
 

@@ -13,6 +13,7 @@ use super::suffix::Symbol;
 use crate::types::TokenId;
 
 /// The nodes of one field. Node 0 is the empty n-gram.
+#[derive(Default)]
 pub(super) struct NodeTables {
     /// Per node its first row and its first slot; one more at the end.
     pub(super) nodes: Vec<[u32; 2]>,
@@ -26,6 +27,34 @@ pub(super) struct NodeTables {
     pub(super) nodes_before: Vec<u32>,
 }
 
+impl NodeTables {
+    /// Begins the next node, in level order, at its first row.
+    pub(super) fn start_node(&mut self, first_row: u32) {
+        self.nodes.push([first_row, self.tokens.len() as u32]);
+    }
+
+    /// Adds a continuation to the node begun last: token, end of its rows, whether it has a node.
+    pub(super) fn push(&mut self, token: TokenId, end: u32, has_node: bool) {
+        let slot = self.tokens.len();
+        if slot.is_multiple_of(64) {
+            let before = match (self.nodes_before.last(), self.is_node.last()) {
+                (Some(before), Some(bits)) => before + bits.count_ones(),
+                _ => 0,
+            };
+            self.nodes_before.push(before);
+            self.is_node.push(0);
+        }
+        self.is_node[slot / 64] |= u64::from(has_node) << (slot % 64);
+        self.tokens.push(token);
+        self.ends.push(end);
+    }
+
+    /// Ends the last node of a field with `num_rows` rows.
+    pub(super) fn finish(&mut self, num_rows: u32) {
+        self.start_node(num_rows);
+    }
+}
+
 /// Makes nodes for the n-grams shorter than `max_depth` with at least `min_count` occurrences.
 ///
 /// One pass over the rows of every node: O(n) per level, in parallel over the nodes of a level.
@@ -35,16 +64,9 @@ pub(super) fn build_nodes<T: Symbol>(
     min_count: usize,
     max_depth: usize,
 ) -> NodeTables {
-    let mut tables = NodeTables {
-        nodes: vec![],
-        tokens: vec![],
-        ends: vec![],
-        is_node: vec![],
-        nodes_before: vec![],
-    };
+    let mut tables = NodeTables::default();
     let mut level = vec![(0u32, suffixes.len() as u32)];
     let mut depth = 0;
-    let mut bits: Vec<bool> = vec![];
     while !level.is_empty() {
         let lists: Vec<Vec<(TokenId, u32)>> = level
             .par_iter()
@@ -52,35 +74,21 @@ pub(super) fn build_nodes<T: Symbol>(
             .collect();
         let mut next = vec![];
         for (&(start, _), list) in level.iter().zip(&lists) {
-            tables.nodes.push([start, tables.tokens.len() as u32]);
+            tables.start_node(start);
             let mut before = start;
             for &(token, end) in list {
                 let wide = (end - before) as usize >= min_count && depth + 1 < max_depth;
                 if wide {
                     next.push((before, end));
                 }
-                tables.tokens.push(token);
-                tables.ends.push(end);
-                bits.push(wide);
+                tables.push(token, end, wide);
                 before = end;
             }
         }
         level = next;
         depth += 1;
     }
-    tables
-        .nodes
-        .push([suffixes.len() as u32, tables.tokens.len() as u32]);
-    let mut before = 0;
-    for word in bits.chunks(64) {
-        let word = word
-            .iter()
-            .rev()
-            .fold(0u64, |word, &bit| word << 1 | u64::from(bit));
-        tables.is_node.push(word);
-        tables.nodes_before.push(before);
-        before += word.count_ones();
-    }
+    tables.finish(suffixes.len() as u32);
     tables
 }
 

@@ -5,6 +5,7 @@
 //! valid can be viewed: wrong bytes give wrong numbers, nothing worse. A mapped file must not be
 //! changed or cut while it is open; genret itself only ever replaces index files by renaming.
 
+use std::any::Any;
 use std::marker::PhantomData;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
@@ -63,12 +64,32 @@ unsafe impl Plain for u64 {}
 unsafe impl Plain for TokenId {}
 unsafe impl Plain for [u32; 2] {}
 
-/// Part of the bytes of an index, as a slice of `T`.
+/// Part of the bytes of an index, or a list in memory, as a slice of `T`. Cheap to clone.
 pub(super) struct View<T> {
     start: *const T,
     len: usize,
-    _bytes: Arc<Bytes>,
+    _owner: Arc<dyn Any + Send + Sync>,
     _items: PhantomData<T>,
+}
+
+impl<T> Clone for View<T> {
+    fn clone(&self) -> Self {
+        Self {
+            _owner: self._owner.clone(),
+            ..*self
+        }
+    }
+}
+
+impl<T: Plain> From<Vec<T>> for View<T> {
+    fn from(items: Vec<T>) -> Self {
+        Self {
+            start: items.as_ptr(),
+            len: items.len(),
+            _owner: Arc::new(items),
+            _items: PhantomData,
+        }
+    }
 }
 
 // SAFETY: a view is a shared slice of plain integers in bytes that never change or move.
@@ -84,7 +105,7 @@ impl<T: Plain> View<T> {
         whole.then(|| Self {
             start,
             len: part.len() / size_of::<T>(),
-            _bytes: bytes.clone(),
+            _owner: bytes.clone(),
             _items: PhantomData,
         })
     }

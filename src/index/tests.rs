@@ -53,7 +53,12 @@ fn build(passages: &Passages, vocab: usize, max: usize, min_node: usize) -> Ngra
         .unwrap()
 }
 
-fn builder(passages: &Passages, vocab: usize, max: usize, min_node: usize) -> IndexBuilder {
+pub(in crate::index) fn builder(
+    passages: &Passages,
+    vocab: usize,
+    max: usize,
+    min_node: usize,
+) -> IndexBuilder {
     let options = IndexOptions {
         max_ngram_tokens: max,
         min_node_count: min_node,
@@ -65,7 +70,12 @@ fn builder(passages: &Passages, vocab: usize, max: usize, min_node: usize) -> In
     builder
 }
 
-fn naive(passages: &Passages, field: Field, vocab: usize, max: usize) -> NaiveIndex {
+pub(in crate::index) fn naive(
+    passages: &Passages,
+    field: Field,
+    vocab: usize,
+    max: usize,
+) -> NaiveIndex {
     let tokens = passages.iter().map(|(title, body)| match field {
         Field::Title => title.clone(),
         Field::Body => body.clone(),
@@ -425,6 +435,8 @@ fn damaged_files_never_panic() {
                 Ok(index) => {
                     noticed += usize::from(index.verify().is_err());
                     exercise(&index, round);
+                    let odd = (0..40).filter(|p| p % 2 == 1).map(PassageIdx).collect();
+                    exercise(&index.restricted_to(&odd), round);
                 }
             }
         }

@@ -6,6 +6,7 @@ use genret_kernels as kernels;
 use rand::RngExt;
 use rayon::prelude::*;
 
+use super::lora::Adapter;
 use crate::rng;
 use crate::types::TokenId;
 
@@ -14,6 +15,7 @@ use crate::types::TokenId;
 pub(super) struct Linear {
     pub(super) weight: Param<Tensor<2>>,
     pub(super) bias: Option<Param<Tensor<1>>>,
+    pub(super) adapter: Option<Adapter>,
 }
 
 /// A vector of gains for RMSNorm.
@@ -31,11 +33,15 @@ pub(super) struct Embedding {
 impl Linear {
     /// `[n, in]` to `[n, out]`.
     pub(super) fn forward(&self, x_nd: Tensor<2>) -> Tensor<2> {
+        let adapted = self.adapter.as_ref().map(|a| a.forward(x_nd.clone()));
         let mut y = kernels::linear(x_nd, self.weight.val());
         if let Some(bias) = &self.bias {
             y = y + bias.val().unsqueeze();
         }
-        y
+        match adapted {
+            Some(adapted) => y + adapted,
+            None => y,
+        }
     }
 }
 
@@ -123,6 +129,15 @@ impl Initializer<'_> {
         })
     }
 
+    /// Uniform in +-`bound`.
+    pub(super) fn uniform(&self, name: &str, shape: [usize; 2], bound: f64) -> Param<Tensor<2>> {
+        self.matrix(name, shape, |stream, row| {
+            for value in row {
+                *value = ((2.0 * stream.random::<f64>() - 1.0) * bound) as f32;
+            }
+        })
+    }
+
     pub(super) fn linear(&self, name: &str, shape: [usize; 2], std: f64, bias: bool) -> Linear {
         let bias = bias.then(|| {
             Param::from_data(
@@ -133,6 +148,7 @@ impl Initializer<'_> {
         Linear {
             weight: self.normal(name, shape, std),
             bias,
+            adapter: None,
         }
     }
 

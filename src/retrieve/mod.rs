@@ -1,11 +1,16 @@
 //! From queries to rankings: one trait, one implementation per paradigm.
 
+use crate::data::example::ExampleError;
 use crate::model::ModelError;
 use crate::tokenizer::TokenizerError;
 use crate::types::{Hit, Query};
 
+pub mod doc2query;
 pub mod generative;
 pub mod ranking;
+mod search_error;
+
+pub use search_error::SearchError;
 
 /// Why a search failed.
 #[derive(Debug, thiserror::Error)]
@@ -17,9 +22,20 @@ pub enum RetrieveError {
     /// The ranking options.
     #[error(transparent)]
     Ranking(#[from] ranking::RankingError),
+    /// A passage could not be made a prompt.
+    #[error(transparent)]
+    Example(#[from] ExampleError),
     /// A query could not be tokenised.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
+    /// A text that every generated n-gram was to begin with is not in the corpus.
+    #[error(
+        "the prefix {text:?} does not occur in the corpus: give whole words as they stand there"
+    )]
+    Prefix {
+        /// The text.
+        text: String,
+    },
 }
 
 /// Ranks passages for queries.

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::retrieve::SearchError;
+
 pub mod flops;
 mod plan;
 mod report;
@@ -75,4 +77,7 @@ pub struct CellRow {
     pub quality_per_query: Vec<f64>,
     /// Split to measure to mean.
     pub measures: BTreeMap<String, BTreeMap<String, f64>>,
+    /// What the beam lost against exhaustive search, where it was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub search_error: Option<SearchError>,
 }

@@ -58,11 +58,8 @@ pub fn plan(experiment: &Experiment) -> Result<Plan, ExperimentError> {
                 let micro_tokens = (config.train.micro_batch_size.min(config.train.batch_size)
                     * (prompt + target)) as f64;
                 let params = spec.model.params_embedding() + spec.model.params_non_embedding();
-                // Weights, gradients and two moments; per token and layer about 16 vectors of the
-                // model's width and 4 of the feed-forward width are kept for the backward pass.
-                let activations = micro_tokens
-                    * spec.model.num_hidden_layers as f64
-                    * (16 * spec.model.hidden_size + 4 * spec.model.intermediate_size) as f64;
+                // Beside these: weights, gradients and two moments.
+                let activations = micro_tokens * spec.model.activations_per_token() as f64;
                 let cells = config
                     .sweep
                     .beams

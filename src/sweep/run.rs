@@ -10,9 +10,11 @@ use super::CellRow;
 use super::plan::{CellPlan, ModelPlan, Plan};
 use crate::config::Config;
 use crate::data::trec::Run;
+use crate::decode::DecodeOptions;
 use crate::eval::{self, Measure, cgl};
 use crate::experiment::{Experiment, ExperimentError, TrainedModel, read_json, write_json};
 use crate::record::{self, RowWriter};
+use crate::retrieve::SearchError;
 use crate::retrieve::generative::Generative;
 use crate::train::Progress;
 use crate::types::Query;
@@ -69,7 +71,8 @@ pub fn run(
         }
         told(Event::Model(place));
         let trained = experiment.train(&model.spec, device, &mut |progress| {
-            told(Event::Trained(progress))
+            told(Event::Trained(progress));
+            std::ops::ControlFlow::Continue(())
         })?;
         let losses = contrastive(experiment, &trained, told)?;
         for cell in missing {
@@ -144,6 +147,31 @@ fn contrastive(
     Ok(file)
 }
 
+/// What the beam of `decode` loses against exhaustive search, if the configuration asks for it.
+fn search_error(
+    experiment: &Experiment,
+    trained: &TrainedModel,
+    decode: &DecodeOptions,
+) -> Result<Option<SearchError>, ExperimentError> {
+    let config = &experiment.config;
+    if !config.evaluate.search_error {
+        return Ok(None);
+    }
+    let mut queries = experiment.queries(&config.evaluate.splits[0])?;
+    queries.truncate(config.evaluate.cgl_queries);
+    let retriever = Generative {
+        model: &trained.model,
+        index: &experiment.index,
+        tokenizer: &experiment.tokenizer,
+        template: experiment.template(),
+        decode,
+        ranking: &config.ranking,
+    };
+    let beams = [decode.beam_width];
+    let errors = retriever.search_error(&queries, &beams, config.evaluate.depth, &mut |_| ())?;
+    Ok(errors.into_iter().next())
+}
+
 fn decode_cell(
     experiment: &Experiment,
     plan: &ModelPlan,
@@ -177,7 +205,7 @@ fn decode_cell(
         };
         let mut run = Run::new(&config.name);
         let mut done = 0;
-        for batch in queries.chunks(options.batch_size) {
+        for batch in queries.chunks(retriever.window()) {
             let started = Instant::now();
             let answers = retriever.answer(batch, config.evaluate.depth)?;
             secs += started.elapsed().as_secs_f64();
@@ -243,5 +271,6 @@ fn decode_cell(
         decode_secs: secs / decoded as f64,
         quality_per_query,
         measures: split_means,
+        search_error: search_error(experiment, trained, &options)?,
     })
 }

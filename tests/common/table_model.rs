@@ -1,7 +1,7 @@
 //! A language model that is a table, and random corpora.
 
-use burn::tensor::{Device, Tensor, TensorData};
-use genret::model::{ModelError, NextTokenModel};
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use genret::model::{Footprint, ModelError, NextTokenModel};
 use genret::rng;
 use genret::types::TokenId;
 use rand::RngExt;
@@ -68,6 +68,26 @@ impl NextTokenModel for TableModel {
             })
             .collect();
         Ok(self.all_logits(state))
+    }
+
+    /// The table gives logits at once: they are their own hidden states.
+    fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
+        hidden
+    }
+
+    fn logits_of(&self, hidden: Tensor<2>, tokens: &[TokenId]) -> Tensor<2> {
+        let columns: Vec<i32> = tokens.iter().map(|t| t.0 as i32).collect();
+        let columns = Tensor::<1, Int>::from_ints(&columns[..], &hidden.device());
+        hidden.select(1, columns)
+    }
+
+    fn footprint(&self) -> Footprint {
+        Footprint {
+            prompt_token_bytes: 4,
+            new_token_bytes: 4,
+            pass_token_bytes: 4 * self.vocab,
+            vocab: self.vocab,
+        }
     }
 }
 

@@ -37,14 +37,21 @@ pub enum ExampleError {
         /// What is accepted.
         expected: &'static str,
     },
-    /// A prompt template has no place for the query, or several.
-    #[error("the prompt template {template:?} of view {view} must contain {{query}} exactly once")]
+    /// A prompt template has no place for what is read, or several.
+    #[error("the prompt template {template:?} of view {view} must contain {place} exactly once")]
     Template {
         /// The view.
         view: &'static str,
         /// The template as given.
         template: String,
+        /// What stands for the query or passage.
+        place: &'static str,
     },
+    /// A query is to be written, and the tokenizer has no token that ends it.
+    #[error(
+        "the tokenizer has no end token (such as </s>), which ends a generated query: use one that has"
+    )]
+    NoEnd,
     /// The tokenizer failed.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
@@ -128,8 +135,8 @@ pub enum View {
     Title,
 }
 
-/// Prompts by view. `{query}` stands for the query; the view is named, so that one model can
-/// serve several.
+/// Prompts by view. `{query}` stands for the query, `{passage}` for title and text of the passage whose query is
+/// to be written; the view is named, so that one model can serve several.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Template {
@@ -137,17 +144,28 @@ pub struct Template {
     pub ngram: String,
     /// Prompt of [`View::Title`].
     pub title: String,
+    /// Prompt of a passage for which queries are written.
+    pub query: String,
+    /// Tokens of the passage that this prompt holds, at most.
+    pub passage_tokens: usize,
     /// Put the tokenizer's begin token first, where it has one.
     pub bos: bool,
     /// Put the tokenizer's end token last, where it has one (encoder-decoders expect it).
     pub eos: bool,
 }
 
+/// Stands for the query in a prompt.
+const QUERY: &str = "{query}";
+/// Stands for the passage in a prompt.
+const PASSAGE: &str = "{passage}";
+
 impl Default for Template {
     fn default() -> Self {
         Self {
             ngram: "{query} => span:".to_owned(),
             title: "{query} => title:".to_owned(),
+            query: "{passage} => query:".to_owned(),
+            passage_tokens: 128,
             bos: true,
             eos: false,
         }
@@ -155,20 +173,52 @@ impl Default for Template {
 }
 
 impl Template {
-    /// Checks that every template has one `{query}`.
+    /// Checks that every template has one place for what is read, and that some of a passage is.
     ///
     /// # Errors
-    /// [`ExampleError::Template`].
+    /// [`ExampleError::Template`], [`ExampleError::OutOfRange`].
     pub fn validate(&self) -> Result<(), ExampleError> {
-        for (view, template) in [("ngram", &self.ngram), ("title", &self.title)] {
-            if template.matches("{query}").count() != 1 {
+        for (view, template, place) in [
+            ("ngram", &self.ngram, QUERY),
+            ("title", &self.title, QUERY),
+            ("query", &self.query, PASSAGE),
+        ] {
+            if template.matches(place).count() != 1 {
                 return Err(ExampleError::Template {
                     view,
                     template: template.clone(),
+                    place,
                 });
             }
         }
+        if self.passage_tokens == 0 {
+            return Err(ExampleError::OutOfRange {
+                name: "template.passage_tokens",
+                value: "0".into(),
+                expected: "at least 1",
+            });
+        }
         Ok(())
+    }
+
+    /// The prompt for queries of a passage: the first `passage_tokens` tokens of title and text in their place.
+    /// The same in training and decoding.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Encode`].
+    pub fn passage_prompt(
+        &self,
+        tokenizer: &Tokenizer,
+        passage: &PassageTokens,
+    ) -> Result<Vec<TokenId>, TokenizerError> {
+        let (before, after) = self.query.split_once(PASSAGE).unwrap_or((&self.query, ""));
+        let read = passage.title.iter().chain(&passage.body).copied();
+        let mut prompt: Vec<TokenId> = tokenizer.bos().filter(|_| self.bos).into_iter().collect();
+        prompt.extend(tokenizer.encode(before)?);
+        prompt.extend(read.take(self.passage_tokens));
+        prompt.extend(tokenizer.encode(after)?);
+        prompt.extend(tokenizer.eos().filter(|_| self.eos));
+        Ok(prompt)
     }
 
     /// The prompt's tokens: the same in training, decoding and the metric.
@@ -185,7 +235,7 @@ impl Template {
             View::Ngram => &self.ngram,
             View::Title => &self.title,
         };
-        let text = tokenizer.encode(&template.replacen("{query}", query, 1))?;
+        let text = tokenizer.encode(&template.replacen(QUERY, query, 1))?;
         let bos = tokenizer.bos().filter(|_| self.bos);
         let eos = tokenizer.eos().filter(|_| self.eos);
         Ok(bos.into_iter().chain(text).chain(eos).collect())
@@ -299,6 +349,20 @@ impl<'a> ExampleMaker<'a> {
             target: tokens.title.clone(),
         }))
     }
+
+    /// The example that has `query` written for a passage; the end token is its last target.
+    ///
+    /// # Errors
+    /// [`ExampleError::NoEnd`], [`TokenizerError::Encode`].
+    pub fn query(&self, query: &str, tokens: &PassageTokens) -> Result<Example, ExampleError> {
+        let end = self.tokenizer.eos().ok_or(ExampleError::NoEnd)?;
+        let mut target = self.tokenizer.encode(&format!(" {query}"))?;
+        target.push(end);
+        Ok(Example {
+            prompt: self.template.passage_prompt(self.tokenizer, tokens)?,
+            target,
+        })
+    }
 }
 
 /// `round(fraction * n)` of the items 0 to n - 1, in increasing order; for one seed a smaller
@@ -387,6 +451,20 @@ mod tests {
                 maker.title("q", &tokens).unwrap().unwrap().target,
                 tokens.title
             );
+            let Some(end) = tokenizer.eos() else {
+                let error = maker.query("q", &tokens).unwrap_err();
+                assert!(matches!(error, ExampleError::NoEnd));
+                continue;
+            };
+            let example = maker.query("Who wrote songs?", &tokens).unwrap();
+            let (last, written) = example.target.split_last().unwrap();
+            assert_eq!(
+                (*last, &tokenizer.decode(written)[..]),
+                (end, " Who wrote songs?")
+            );
+            let read = tokenizer.decode(&example.prompt);
+            assert!(read.contains(" The Title Velmora (1412"), "{read}");
+            assert!(read.ends_with(" => query:"), "{read}");
         }
     }
 

@@ -25,8 +25,9 @@ use serde::Serialize;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::error::IndexError;
-use super::ngram::{IndexStats, NgramIndex, State, child_of_node};
-use super::{Continuations, Field, Occurrence, SharedRow, StoredRow, SubstringIndex};
+use super::ngram::{IndexStats, NgramIndex};
+use super::rows::{State, child_of_node};
+use super::{Continuations, Field, Occurrence, PassageSet, SharedRow, StoredRow, SubstringIndex};
 use crate::types::{PassageIdx, TokenId};
 use manifest::{MANIFEST, Manifest};
 
@@ -46,7 +47,10 @@ const OPEN_TRIES: usize = 20;
 #[derive(Clone)]
 pub struct LiveIndex {
     segments: Vec<Segment>,
+    /// Of the deleted passages; absent where the segments leave them out themselves.
     shadow: Option<NgramIndex>,
+    /// The passages that exist; all that are not deleted where there is none.
+    subset: Option<PassageSet>,
     num_passages: usize,
     max_ngram_tokens: usize,
     vocab_size: usize,
@@ -161,6 +165,7 @@ impl LiveIndex {
         Ok(Self {
             segments,
             shadow,
+            subset: None,
             num_passages: first,
             max_ngram_tokens: manifest.options.max_ngram_tokens,
             vocab_size: manifest.vocab_size,
@@ -179,6 +184,25 @@ impl LiveIndex {
             segment.index = segment.index.with_field(field);
         }
         other.shadow = other.shadow.map(|shadow| shadow.with_field(field));
+        other
+    }
+
+    /// The same index for the n-grams of the passages in `subset` that are not deleted.
+    ///
+    /// As [`NgramIndex::restricted_to`], in every segment.
+    pub fn restricted_to(&self, subset: &PassageSet) -> Self {
+        let mut other = self.clone();
+        let mut subset = subset.clone();
+        subset.intersect(&self.passages().collect());
+        for segment in &mut other.segments {
+            let range = segment.first..segment.first + segment.index.num_passages();
+            let inner = subset
+                .iter_range(range)
+                .map(|passage| PassageIdx(passage.0 - segment.first as u32));
+            segment.index = segment.index.restricted_to(&inner.collect());
+        }
+        other.shadow = None;
+        other.subset = Some(subset);
         other
     }
 
@@ -215,10 +239,12 @@ impl LiveIndex {
             .is_some_and(|(segment, inner)| segment.deleted.contains(&inner.0))
     }
 
-    /// The passages that are not deleted, in order.
+    /// The passages that are not deleted and inside a restriction, in order.
     pub fn passages(&self) -> impl Iterator<Item = PassageIdx> {
+        let inside = |p: &PassageIdx| self.subset.as_ref().is_none_or(|s| s.contains(*p));
         (0..self.num_passages as u32)
             .map(PassageIdx)
+            .filter(inside)
             .filter(|&p| !self.is_deleted(p))
     }
 
@@ -233,6 +259,9 @@ impl LiveIndex {
             for passage in deleted {
                 hasher.update(&passage.to_le_bytes());
             }
+        }
+        if let Some(subset) = &self.subset {
+            hasher.update(&subset.fingerprint().to_le_bytes());
         }
         hasher.digest()
     }
@@ -299,6 +328,7 @@ impl From<NgramIndex> for LiveIndex {
                 deleted: HashSet::new(),
             }],
             shadow: None,
+            subset: None,
             tokenizer,
         }
     }
@@ -464,7 +494,7 @@ impl SubstringIndex for LiveIndex {
         for (segment, state) in self.segments.iter().zip(state.0) {
             let Some(state) = state else { continue };
             let wanted = limit - out.len();
-            let asked = if segment.deleted.is_empty() {
+            let asked = if segment.deleted.is_empty() || self.shadow.is_none() {
                 wanted
             } else {
                 usize::MAX

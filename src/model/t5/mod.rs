@@ -14,7 +14,7 @@ use burn::tensor::{Device, Tensor};
 use genret_kernels::{self as kernels, BeamCache, CacheShape, CrossShape, RelativeShape};
 
 use super::layers::{Embedding, Linear, Sequences, id_tensor, with_rows};
-use super::{ModelError, NextTokenModel};
+use super::{Footprint, ModelError, NextTokenModel};
 use crate::types::TokenId;
 
 mod config;
@@ -242,14 +242,13 @@ pub struct T5State {
 }
 
 impl T5 {
-    /// Logits of the token after `last`, for the rows of the cache.
-    fn next_logits(&self, cache: &mut BeamCache, last: &[TokenId]) -> Tensor<2> {
+    /// Hidden states of the token after `last`, for the rows of the cache.
+    fn next_hidden(&self, cache: &mut BeamCache, last: &[TokenId]) -> Tensor<2> {
         let x = self.embed(last);
-        let hidden = self.through_decoder(x, |layer, q, keys_values| match keys_values {
+        self.through_decoder(x, |layer, q, keys_values| match keys_values {
             Some([k, v]) => kernels::decode_attention(q, k, v, cache, layer),
             None => kernels::decode_cross_attention(q, cache, layer),
-        });
-        self.logits(hidden)
+        })
     }
 }
 
@@ -278,8 +277,8 @@ impl NextTokenModel for T5 {
             cache.set_prompt(layer, k, v);
         }
         cache.advance(&(0..prompts.len()).collect::<Vec<_>>());
-        let logits = self.next_logits(&mut cache, &vec![self.start_token(); prompts.len()]);
-        Ok((T5State { cache }, logits))
+        let hidden = self.next_hidden(&mut cache, &vec![self.start_token(); prompts.len()]);
+        Ok((T5State { cache }, hidden))
     }
 
     fn step(
@@ -289,6 +288,30 @@ impl NextTokenModel for T5 {
         last: &[TokenId],
     ) -> Result<Tensor<2>, ModelError> {
         state.cache.advance(parents);
-        Ok(self.next_logits(&mut state.cache, last))
+        Ok(self.next_hidden(&mut state.cache, last))
+    }
+
+    fn logits(&self, hidden_nd: Tensor<2>) -> Tensor<2> {
+        Self::logits(self, hidden_nd)
+    }
+
+    fn logits_of(&self, hidden_nd: Tensor<2>, tokens: &[TokenId]) -> Tensor<2> {
+        let (hidden_nd, weight_vd) = self.head(hidden_nd);
+        let rows = kernels::embedding(weight_vd, id_tensor(tokens, &self.device()));
+        kernels::linear(hidden_nd, rows)
+    }
+
+    fn footprint(&self) -> Footprint {
+        let config = &self.config;
+        let (width, layers) = (config.attention_width(), config.num_decoder_layers);
+        // A layer holds its input and its normed input, beside either queries, keys, values and their
+        // attention or the three vectors of the feed-forward layer.
+        let widest = (4 * width).max(3 * config.d_ff);
+        Footprint {
+            prompt_token_bytes: 4 * 2 * layers * width,
+            new_token_bytes: 4 * 2 * layers * width,
+            pass_token_bytes: 4 * (3 * config.d_model + widest),
+            vocab: config.vocab_size,
+        }
     }
 }

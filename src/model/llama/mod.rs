@@ -8,9 +8,13 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use genret_kernels::{self as kernels, BeamCache, CacheShape, Rotary};
 
-use super::layers::{Embedding, Initializer, Linear, Norm, Sequences, id_tensor};
-use super::{LlamaConfig, ModelError, NextTokenModel};
+use super::layers::{Embedding, Initializer, Linear, Norm, Sequences, id_tensor, with_rows};
+use super::{Footprint, ModelError, NextTokenModel};
 use crate::types::TokenId;
+
+mod config;
+
+pub use config::{LlamaConfig, RopeScaling};
 
 #[derive(Module, Debug)]
 struct Attention {
@@ -59,15 +63,24 @@ impl LlamaConfig {
     /// Matrices are normal with standard deviation sqrt(2 / (5 d_model)) (Nguyen and Salazar 2019);
     /// those that write into the residual stream are divided by sqrt(2 layers) (Radford et al. 2019).
     pub fn init(&self, seed: u64, device: &Device) -> Llama {
+        self.build(&Initializer {
+            seed: Some(seed),
+            device,
+        })
+    }
+
+    /// A model of zeros, to be filled from a checkpoint.
+    pub fn empty(&self, device: &Device) -> Llama {
+        self.build(&Initializer { seed: None, device })
+    }
+
+    fn build(&self, init: &Initializer<'_>) -> Llama {
+        let device = init.device;
         let (d, f) = (self.hidden_size, self.intermediate_size);
         let q = self.num_attention_heads * self.head_dim;
         let kv = self.num_key_value_heads * self.head_dim;
         let std = (2.0 / (5.0 * d as f64)).sqrt();
         let residual = std / (2.0 * self.num_hidden_layers as f64).sqrt();
-        let init = Initializer {
-            seed: Some(seed),
-            device,
-        };
         let layers = (0..self.num_hidden_layers)
             .map(|layer| {
                 let linear = |name: &str, shape, std, bias| {
@@ -124,6 +137,34 @@ impl Llama {
         &self.config
     }
 
+    pub(super) fn with_vocab_size(mut self, vocab_size: usize, seed: u64) -> Self {
+        self.config.vocab_size = vocab_size;
+        let embedding = &mut self.model.embed_tokens.weight;
+        *embedding = with_rows(embedding, vocab_size, "embedding", seed);
+        if let Some(head) = &mut self.lm_head {
+            head.weight = with_rows(&head.weight, vocab_size, "head", seed);
+        }
+        self
+    }
+
+    /// Calls `change` with every projection and its name, such as `model.layers.0.mlp.up_proj`.
+    pub(super) fn for_each_linear(&mut self, change: &mut dyn FnMut(&str, &mut Linear)) {
+        for (number, layer) in self.model.layers.iter_mut().enumerate() {
+            let (attention, mlp) = (&mut layer.self_attn, &mut layer.mlp);
+            for (name, linear) in [
+                ("self_attn.q_proj", &mut attention.q_proj),
+                ("self_attn.k_proj", &mut attention.k_proj),
+                ("self_attn.v_proj", &mut attention.v_proj),
+                ("self_attn.o_proj", &mut attention.o_proj),
+                ("mlp.gate_proj", &mut mlp.gate_proj),
+                ("mlp.up_proj", &mut mlp.up_proj),
+                ("mlp.down_proj", &mut mlp.down_proj),
+            ] {
+                change(&format!("model.layers.{number}.{name}"), linear);
+            }
+        }
+    }
+
     /// Where the parameters live.
     pub fn device(&self) -> Device {
         self.model.norm.weight.val().device()
@@ -144,6 +185,34 @@ impl Llama {
     pub fn hidden(&self, batch: &Sequences, causal: bool) -> Result<Tensor<2>, ModelError> {
         self.check_length(batch.seq)?;
         Ok(self.pass(batch, causal, &mut |_, _, _| ()))
+    }
+
+    /// Hidden states that predict each target token of (prompt, target) `examples`, one row a token,
+    /// example after example: `[target tokens, d_model]`.
+    ///
+    /// # Errors
+    /// [`ModelError::TooLong`] beyond `max_position_embeddings`.
+    ///
+    /// # Panics
+    /// With an empty prompt or target.
+    pub fn target_hidden(
+        &self,
+        examples: &[(&[TokenId], &[TokenId])],
+    ) -> Result<Tensor<2>, ModelError> {
+        // The last target token is predicted, never read.
+        let rows: Vec<Vec<TokenId>> = examples
+            .iter()
+            .map(|(prompt, target)| [*prompt, &target[..target.len() - 1]].concat())
+            .collect();
+        let batch = Sequences::pad(&rows);
+        let mut positions = vec![];
+        for (row, (prompt, target)) in examples.iter().enumerate() {
+            let first = row * batch.seq + prompt.len() - 1;
+            positions.extend((first..first + target.len()).map(|p| p as i32));
+        }
+        let hidden = self.hidden(&batch, true)?;
+        let positions = Tensor::from_ints(&positions[..], &self.device());
+        Ok(kernels::embedding(hidden, positions))
     }
 
     /// One pass over a batch; `keys_values` is given every layer's keys (not yet rotated) and values.
@@ -251,8 +320,7 @@ impl NextTokenModel for Llama {
             .map(|(row, length)| (row * batch.seq + length - 1) as i32)
             .collect();
         let last = Tensor::from_ints(&last[..], &self.device());
-        let logits = self.logits(kernels::embedding(hidden, last));
-        Ok((LlamaState { cache }, logits))
+        Ok((LlamaState { cache }, kernels::embedding(hidden, last)))
     }
 
     fn step(
@@ -262,9 +330,32 @@ impl NextTokenModel for Llama {
         last: &[TokenId],
     ) -> Result<Tensor<2>, ModelError> {
         state.cache.advance(parents);
-        let hidden = self.through_layers(self.embed(last), |layer, q, k, v| {
+        Ok(self.through_layers(self.embed(last), |layer, q, k, v| {
             kernels::decode_attention(q, k, v, &mut state.cache, layer)
-        });
-        Ok(self.logits(hidden))
+        }))
+    }
+
+    fn logits(&self, hidden_nd: Tensor<2>) -> Tensor<2> {
+        Self::logits(self, hidden_nd)
+    }
+
+    fn logits_of(&self, hidden_nd: Tensor<2>, tokens: &[TokenId]) -> Tensor<2> {
+        let rows = kernels::embedding(self.head_weight(), id_tensor(tokens, &self.device()));
+        kernels::linear(hidden_nd, rows)
+    }
+
+    fn footprint(&self) -> Footprint {
+        let config = &self.config;
+        let kv = config.num_key_value_heads * config.head_dim;
+        let q = config.num_attention_heads * config.head_dim;
+        // A layer holds its input and its normed input, beside either queries, keys, values and their
+        // attention or the three vectors of the feed-forward layer.
+        let widest = (2 * q + 2 * kv).max(3 * config.intermediate_size);
+        Footprint {
+            prompt_token_bytes: config.num_hidden_layers * kv * 8,
+            new_token_bytes: config.num_hidden_layers * kv * 8,
+            pass_token_bytes: 4 * (3 * config.hidden_size + widest),
+            vocab: config.vocab_size,
+        }
     }
 }

@@ -1,0 +1,301 @@
+//! `genret decode`: queries in, rankings out; or passages in, queries out.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+
+use super::shared::Shared;
+use super::table::say;
+use crate::config::Task;
+use crate::data;
+use crate::decode::{BatchSize, DecodeOptions, Normalise, SampleOptions};
+use crate::experiment::OpenedModel;
+use crate::index::{LiveIndex, PassageSet};
+use crate::model::{self, Model};
+use crate::retrieve::generative::Generative;
+use crate::retrieve::ranking::RankingOptions;
+use crate::tokenizer::Tokenizer;
+use crate::types::{Query, QueryId};
+
+mod evidence;
+mod memory;
+mod oracle;
+mod partial;
+mod queries;
+mod run_file;
+mod stream;
+
+/// Generates n-grams for queries and ranks passages by them; or writes queries for passages.
+#[derive(Args, Debug)]
+pub struct DecodeArgs {
+    /// A folder written by `genret train`.
+    #[arg(long)]
+    model: PathBuf,
+    /// What is generated.
+    #[arg(long, value_enum, default_value_t = TaskName::Ngrams)]
+    task: TaskName,
+    /// An index written by `genret index build`: a file, or the folder of a live index.
+    #[arg(long)]
+    index: Option<PathBuf>,
+    /// The queries: BEIR queries.jsonl or `id<TAB>text` lines.
+    #[arg(long, conflicts_with_all = ["text", "stream"])]
+    queries: Option<PathBuf>,
+    /// One query, answered on the terminal with the n-grams that led to each passage.
+    #[arg(long, conflicts_with = "stream")]
+    text: Option<String>,
+    /// Answer queries from stdin, a line each, a text or {"id", "text"}, as JSON lines on stdout.
+    #[arg(long, conflicts_with_all = ["out", "oracle"])]
+    stream: bool,
+    /// Hypotheses kept per query and step; with --oracle a list such as 1,4,16.
+    #[arg(long, value_delimiter = ',', default_value = "10")]
+    beam: Vec<usize>,
+    /// Tokens of the longest n-gram or query [default: 10; 32 with --task queries].
+    #[arg(long)]
+    max_new_tokens: Option<usize>,
+    /// Tokens of the shortest n-gram or query.
+    #[arg(long, default_value_t = 1)]
+    min_new_tokens: usize,
+    /// A sequence of n tokens scores its log-probability divided by n to this power.
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
+    length_penalty: f64,
+    /// Over which tokens probabilities sum to one.
+    #[arg(long, value_enum, default_value_t = NormaliseName::Full)]
+    normalise: NormaliseName,
+    /// Groups of hypotheses that avoid each other's tokens (diverse beam search).
+    #[arg(long, default_value_t = 1)]
+    groups: usize,
+    /// Nats that a token loses for every earlier group that chose it at the same step.
+    #[arg(long, default_value_t = 0.0)]
+    diversity_penalty: f64,
+    /// A text of the corpus that every n-gram begins with; may be repeated.
+    #[arg(long, value_name = "TEXT")]
+    prefix: Vec<String>,
+    /// Only these passages: a file with one passage id a line.
+    #[arg(long, value_name = "FILE")]
+    filter: Option<PathBuf>,
+    /// Queries decoded together: a number, or `auto` for what the memory allows.
+    #[arg(long, default_value = "auto")]
+    batch: BatchSize,
+    /// GiB that a batch may take beside the weights [default: half of what the machine has free].
+    #[arg(long, value_name = "GIB")]
+    memory: Option<f64>,
+    /// Passages per query.
+    #[arg(long, default_value_t = 100)]
+    k: usize,
+    /// The TREC run file to write; with --task queries a folder.
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Also write the evidence of every hit, one JSON line per query; with --stream put it into the answers.
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
+    explain: Option<PathBuf>,
+    /// Compare each beam width with exhaustive search; for small corpora.
+    #[arg(long)]
+    oracle: bool,
+    /// Print the comparison of --oracle as JSON.
+    #[arg(long, requires = "oracle")]
+    json: bool,
+    /// Name of the system in the run file.
+    #[arg(long, default_value = "genret-ngram")]
+    tag: String,
+    /// With --task queries: the passages, a BEIR folder or MS MARCO table.
+    #[arg(long)]
+    corpus: Option<PathBuf>,
+    /// With --task queries: different queries per passage, at most.
+    #[arg(long, default_value_t = 5)]
+    per_passage: usize,
+    /// With --task queries: draw them at random, or take the likeliest.
+    #[arg(long, value_enum, default_value_t = Method::Sample)]
+    method: Method,
+    /// Of drawn queries: logits are divided by it.
+    #[arg(long, default_value_t = 1.0)]
+    temperature: f64,
+    /// Of drawn queries: only so many of the likeliest tokens are drawn; 0 for all.
+    #[arg(long, default_value_t = 10)]
+    top_k: usize,
+    /// Of drawn queries: only the likeliest tokens that together have this probability are drawn.
+    #[arg(long, default_value_t = 1.0)]
+    top_p: f64,
+}
+
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+enum TaskName {
+    /// N-grams for queries: retrieval.
+    Ngrams,
+    /// Queries for passages.
+    Queries,
+}
+
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+enum NormaliseName {
+    /// All of the vocabulary.
+    Full,
+    /// The tokens that the index allows.
+    Allowed,
+}
+
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+enum Method {
+    /// Draw.
+    Sample,
+    /// The likeliest, by beam search.
+    Beam,
+}
+
+/// Everything that answers queries.
+struct Session {
+    model: OpenedModel,
+    tokenizer: Tokenizer,
+    index: LiveIndex,
+    options: DecodeOptions,
+    ranking: RankingOptions,
+}
+
+pub(super) fn run(args: &DecodeArgs, shared: &Shared) -> Result<()> {
+    if args.task == TaskName::Queries {
+        return queries::run(args, shared);
+    }
+    if args.beam.len() != 1 && !(args.oracle && args.out.is_none()) {
+        bail!("--beam takes one width; a list only with --oracle and without --out");
+    }
+    if args.k == 0 {
+        bail!("--k 0: ask for at least one passage");
+    }
+    let reads = [args.queries.is_some(), args.text.is_some(), args.stream];
+    if !reads.contains(&true) {
+        bail!("nothing to answer: give --queries FILE, --text TEXT or --stream");
+    }
+    if args
+        .text
+        .as_ref()
+        .is_some_and(|text| text.trim().is_empty())
+    {
+        bail!("--text is empty: nothing to answer");
+    }
+    let options = options(args, 10)?;
+    if args.stream {
+        return stream::run(&Session::open(args, options, shared)?, args);
+    }
+    if let Some(text) = &args.text {
+        let session = Session::open(args, options, shared)?;
+        return answer_on_terminal(&session, text, args.k.min(10));
+    }
+    if args.out.is_none() && !args.oracle {
+        bail!("--queries needs --out RUN for the ranking, or --oracle");
+    }
+    if args.explain.as_deref() == Some(Path::new("-")) {
+        bail!("--explain needs a file, such as --explain evidence.jsonl");
+    }
+    let path = args.queries.as_ref().expect("one of the three was given");
+    let queries = data::load_queries(path)?;
+    let session = Session::open(args, options, shared)?;
+    if let Some(out) = &args.out {
+        run_file::write(&session, &queries, out, args, shared)?;
+    }
+    if args.oracle {
+        oracle::report(&session, &queries, args)?;
+    }
+    Ok(())
+}
+
+/// The options of the command line, checked.
+fn options(args: &DecodeArgs, max_new_tokens: usize) -> Result<DecodeOptions> {
+    let mut widest = args.beam.clone();
+    widest.sort_unstable();
+    let options = DecodeOptions {
+        beam_width: widest.pop().context("--beam is empty")?,
+        max_new_tokens: args.max_new_tokens.unwrap_or(max_new_tokens),
+        min_new_tokens: args.min_new_tokens,
+        length_penalty: args.length_penalty,
+        normalise: match args.normalise {
+            NormaliseName::Full => Normalise::Full,
+            NormaliseName::Allowed => Normalise::Allowed,
+        },
+        groups: args.groups,
+        diversity_penalty: args.diversity_penalty,
+        prefixes: args.prefix.clone(),
+        batch_size: args.batch,
+        memory_gib: args.memory.or_else(memory::half_of_free_gib),
+        ..DecodeOptions::default()
+    };
+    options.check().map_err(anyhow::Error::msg)?;
+    if args.beam.contains(&0) {
+        bail!("--beam 0: a beam is at least 1 wide");
+    }
+    Ok(options)
+}
+
+impl Session {
+    fn open(args: &DecodeArgs, options: DecodeOptions, shared: &Shared) -> Result<Self> {
+        let device = model::open_device(&shared.device)?;
+        let path = args.index.as_ref();
+        let mut index = LiveIndex::open(path.context("--index FILE is missing")?)?;
+        if let Some(path) = &args.filter {
+            index = index.restricted_to(&PassageSet::read(path, &index)?);
+        }
+        let model = OpenedModel::open(&args.model, &device)?;
+        if model.objective.task != Task::Ngrams {
+            bail!(
+                "{}: the model was trained to write queries; use it with --task queries",
+                args.model.display()
+            );
+        }
+        let tokenizer = model.tokenizer()?;
+        index.check_tokenizer(tokenizer.fingerprint())?;
+        Ok(Self {
+            model,
+            tokenizer,
+            index,
+            options,
+            ranking: RankingOptions::default(),
+        })
+    }
+
+    fn retriever(&self) -> Generative<'_, Model, LiveIndex> {
+        Generative {
+            model: &self.model.model,
+            index: &self.index,
+            tokenizer: &self.tokenizer,
+            template: &self.model.objective.template,
+            decode: &self.options,
+            ranking: &self.ranking,
+        }
+    }
+}
+
+/// How queries are drawn; `None` for the likeliest.
+fn sampling(args: &DecodeArgs, shared: &Shared) -> Result<Option<SampleOptions>> {
+    let options = SampleOptions {
+        temperature: args.temperature,
+        top_k: args.top_k,
+        top_p: args.top_p,
+        seed: shared.seed.unwrap_or(0),
+    };
+    options.check().map_err(anyhow::Error::msg)?;
+    Ok((args.method == Method::Sample).then_some(options))
+}
+
+fn answer_on_terminal(session: &Session, text: &str, k: usize) -> Result<()> {
+    let query = Query {
+        id: QueryId::from("text"),
+        text: text.into(),
+    };
+    let answers = session.retriever().answer(&[query], k)?;
+    let answer = &answers[0];
+    if answer.hits.is_empty() {
+        say!("no passage: no generated n-gram tells any apart");
+    }
+    for (rank, (hit, evidence)) in answer.hits.iter().zip(&answer.evidence).enumerate() {
+        let id = session.index.doc_id(hit.passage);
+        say!("{:>3}  {:<24} {:>9.2}", rank + 1, id, hit.score.get());
+        for ngram in evidence.ngrams.iter().take(5) {
+            say!(
+                "       {:>8.2}  in {:>4} places  {:?}",
+                ngram.credit,
+                ngram.count,
+                session.tokenizer.decode(&ngram.tokens).trim()
+            );
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,495 @@
+//! The sorted rows of one field, and how they are asked.
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::error::IndexError;
+use super::file::{Header, IndexFile, Kind};
+use super::nodes::{NodeTables, run_end};
+use super::storage::{View, prefetch};
+use super::suffix::Symbol;
+use super::{BLOCK_TOKENS, Continuations, Field, SharedRow};
+use crate::types::{PassageIdx, TokenId};
+
+/// States whose reads are issued together.
+const BATCH: usize = 32;
+/// Rows of a range whose text is requested before the range is read.
+const AHEAD: usize = 16;
+/// Ranges up to this many rows are read row by row, requested in time; of longer ones without a list
+/// (copies in the corpus, deep n-grams) the ends of runs are searched.
+const READ_ROWS: usize = 1024;
+
+/// Text, rows and lists of one field.
+pub(super) struct FieldData {
+    pub(super) header: Header,
+    pub(super) text: Text,
+    pub(super) suffixes: View<u32>,
+    pub(super) starts: View<u32>,
+    pub(super) blocks: View<u32>,
+    pub(super) nodes: View<[u32; 2]>,
+    pub(super) slot_tokens: View<TokenId>,
+    pub(super) slot_ends: View<u32>,
+    pub(super) slot_is_node: View<u64>,
+    pub(super) nodes_before: View<u32>,
+    /// One bit per node: its list was found sound. Lists are checked when first used, so that opening
+    /// reads nothing and a damaged list is never given out.
+    sound: Vec<AtomicU64>,
+}
+
+/// The text of one field.
+#[derive(Clone)]
+pub(super) enum Text {
+    Narrow(View<u16>),
+    Wide(View<u32>),
+}
+
+/// Where an n-gram stands in an [`NgramIndex`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct State(pub(super) Place);
+
+/// `depth` is the length of the n-gram, `start..end` its rows.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) enum Place {
+    /// An n-gram with a stored list.
+    Node {
+        depth: u16,
+        node: u32,
+        start: u32,
+        end: u32,
+    },
+    /// A continuation of a node, which may or may not have a list itself.
+    Slot {
+        depth: u16,
+        slot: u32,
+        start: u32,
+        end: u32,
+    },
+    /// Rows without a list.
+    Rows { depth: u16, start: u32, end: u32 },
+    /// The only occurrence.
+    Once { depth: u16, position: u32 },
+}
+
+const _: () = assert!(size_of::<State>() == 16);
+
+/// The stored continuations of a node.
+pub(super) struct NodeList<'a> {
+    pub(super) first_row: u32,
+    pub(super) first_slot: u32,
+    pub(super) tokens: &'a [TokenId],
+    pub(super) ends: &'a [u32],
+}
+
+impl FieldData {
+    pub(super) fn open(path: &Path, file: &IndexFile, field: Field) -> Result<Self, IndexError> {
+        let header = file.header;
+        let at = Some(field);
+        let text = match header.symbol_bytes {
+            2 => Text::Narrow(file.section(path, Kind::Text, at)?),
+            4 => Text::Wide(file.section(path, Kind::Text, at)?),
+            other => {
+                return Err(IndexError::damaged(
+                    path,
+                    format!("{other} bytes per symbol"),
+                ));
+            }
+        };
+        let data = Self {
+            header,
+            text,
+            suffixes: file.section(path, Kind::Suffixes, at)?,
+            starts: file.section(path, Kind::Starts, at)?,
+            blocks: file.section(path, Kind::Blocks, at)?,
+            nodes: file.section(path, Kind::Nodes, at)?,
+            slot_tokens: file.section(path, Kind::SlotTokens, at)?,
+            slot_ends: file.section(path, Kind::SlotEnds, at)?,
+            slot_is_node: file.section(path, Kind::SlotIsNode, at)?,
+            nodes_before: file.section(path, Kind::NodesBefore, at)?,
+            sound: vec![],
+        };
+        let text_len = match &data.text {
+            Text::Narrow(text) => text.len(),
+            Text::Wide(text) => text.len(),
+        };
+        let slots = data.slot_tokens.len();
+        let fits = data.starts.len() == header.passages as usize + 1
+            && data.suffixes.len() <= text_len
+            && text_len <= u32::MAX as usize
+            && data.nodes.len() >= 2
+            && data.slot_ends.len() == slots
+            && data.slot_is_node.len() == slots.div_ceil(64)
+            && data.nodes_before.len() == data.slot_is_node.len();
+        if !fits {
+            return Err(IndexError::damaged(
+                path,
+                format!("the sections of {field:?} do not fit"),
+            ));
+        }
+        Ok(data.unchecked_lists())
+    }
+
+    /// A field of these parts, which fit each other.
+    pub(super) fn new(
+        header: Header,
+        text: Text,
+        suffixes: View<u32>,
+        starts: View<u32>,
+        blocks: View<u32>,
+        tables: NodeTables,
+    ) -> Self {
+        Self {
+            header,
+            text,
+            suffixes,
+            starts,
+            blocks,
+            nodes: tables.nodes.into(),
+            slot_tokens: tables.tokens.into(),
+            slot_ends: tables.ends.into(),
+            slot_is_node: tables.is_node.into(),
+            nodes_before: tables.nodes_before.into(),
+            sound: vec![],
+        }
+        .unchecked_lists()
+    }
+
+    /// With no list found sound yet.
+    fn unchecked_lists(mut self) -> Self {
+        let words = self.nodes.len().div_ceil(64);
+        self.sound = (0..words).map(|_| AtomicU64::new(0)).collect();
+        self
+    }
+
+    pub(super) fn rows(&self, start: u32, end: u32) -> &[u32] {
+        self.suffixes
+            .get(start as usize..end as usize)
+            .unwrap_or_default()
+    }
+
+    /// The token `depth` behind a position; `None` at a separator.
+    #[inline(always)]
+    fn symbol<T: Symbol>(&self, text: &[T], position: u32, depth: u16) -> Option<u32> {
+        let symbol = text.get(position as usize + depth as usize)?.value();
+        (symbol < self.header.vocab_size).then_some(symbol)
+    }
+
+    /// The list of a node, if it has one that is sound.
+    #[inline]
+    pub(super) fn node(&self, node: u32) -> Option<NodeList<'_>> {
+        let node = node as usize;
+        let &[[first_row, first_slot], [_, end_slot]] = self.nodes.get(node..)?.first_chunk()?;
+        let slots = first_slot as usize..end_slot as usize;
+        let list = NodeList {
+            first_row,
+            first_slot,
+            tokens: self.slot_tokens.get(slots.clone())?,
+            ends: self.slot_ends.get(slots)?,
+        };
+        let (word, bit) = (&self.sound[node / 64], 1 << (node % 64));
+        if word.load(Ordering::Relaxed) & bit == 0 {
+            if !self.is_sound(&list) {
+                return None;
+            }
+            word.fetch_or(bit, Ordering::Relaxed);
+        }
+        Some(list)
+    }
+
+    #[cold]
+    fn is_sound(&self, list: &NodeList<'_>) -> bool {
+        let increasing = list.tokens.is_sorted_by(|a, b| a < b)
+            && list.ends.is_sorted_by(|a, b| a < b)
+            && list.ends.first().is_none_or(|&end| end > list.first_row);
+        let last = |token: &TokenId| token.0 < self.header.vocab_size;
+        increasing
+            && list.tokens.last().is_none_or(last)
+            && list
+                .ends
+                .last()
+                .is_none_or(|&end| end as usize <= self.suffixes.len())
+    }
+
+    /// The place with a node if it has one, never a slot.
+    #[inline]
+    fn resolve(&self, place: Place) -> Place {
+        let Place::Slot {
+            depth,
+            slot,
+            start,
+            end,
+        } = place
+        else {
+            return place;
+        };
+        if end.saturating_sub(start) >= self.header.min_node_count
+            && let Some(node) = self.child_node(slot)
+        {
+            return Place::Node {
+                depth,
+                node,
+                start,
+                end,
+            };
+        }
+        Place::Rows { depth, start, end }
+    }
+
+    /// The node of a slot, if it has one.
+    #[inline(always)]
+    pub(super) fn child_node(&self, slot: u32) -> Option<u32> {
+        let (word, bit) = (slot as usize / 64, slot % 64);
+        let (&bits, &before) = (self.slot_is_node.get(word)?, self.nodes_before.get(word)?);
+        let inside = bits & ((1 << bit) - 1);
+        (bits >> bit & 1 == 1).then(|| before.wrapping_add(inside.count_ones()).wrapping_add(1))
+    }
+
+    pub(super) fn advance<T: Symbol>(
+        &self,
+        text: &[T],
+        state: State,
+        token: TokenId,
+    ) -> Option<State> {
+        match self.resolve(state.0) {
+            Place::Node { depth, node, .. } if self.goes_on(depth) => {
+                let list = self.node(node)?;
+                let nth = list.tokens.binary_search(&token).ok()?;
+                let start = if nth == 0 {
+                    list.first_row
+                } else {
+                    list.ends[nth - 1]
+                };
+                let slot = list.first_slot.wrapping_add(nth as u32);
+                Some(child_of_node(state, slot, start..list.ends[nth]))
+            }
+            Place::Rows { depth, start, end } if self.goes_on(depth) => {
+                let rows = self.rows(start, end);
+                // Separators sort last, as if they were the largest token.
+                let symbol = |row: usize| self.symbol(text, rows[row], depth).unwrap_or(u32::MAX);
+                let first = first_row(rows.len(), |row| symbol(row) < token.0);
+                if first == rows.len() || symbol(first) != token.0 {
+                    return None;
+                }
+                let last = run_end(rows.len(), first, |row| symbol(row) == token.0);
+                Some(State(child_rows(depth + 1, rows, start, first, last)))
+            }
+            Place::Once { depth, position } if self.goes_on(depth) => {
+                let found = self.symbol(text, position, depth)? == token.0;
+                found.then_some(State(Place::Once {
+                    depth: depth + 1,
+                    position,
+                }))
+            }
+            _ => None,
+        }
+    }
+
+    /// Appends the continuations of `states` to `out`, a row each.
+    pub(super) fn continuations<'i, T: Symbol>(
+        &'i self,
+        text: &[T],
+        states: &[State],
+        out: &mut Continuations<'i, State>,
+    ) {
+        for batch in states.chunks(BATCH) {
+            self.batch(text, batch, out);
+        }
+    }
+
+    /// Appends the rows of at most `BATCH` states to `out`, in three rounds: what each state points
+    /// to is requested one round before it is read.
+    fn batch<'i, T: Symbol>(
+        &'i self,
+        text: &[T],
+        states: &[State],
+        out: &mut Continuations<'i, State>,
+    ) {
+        let mut places = [Place::Once {
+            depth: 0,
+            position: 0,
+        }; BATCH];
+        for state in states {
+            match state.0 {
+                Place::Node { node, .. } => prefetch(&self.nodes, node as usize),
+                Place::Slot { slot, start, .. } => {
+                    prefetch(&self.slot_is_node, slot as usize / 64);
+                    prefetch(&self.nodes_before, slot as usize / 64);
+                    prefetch(&self.suffixes, start as usize);
+                }
+                Place::Rows { start, .. } => {
+                    prefetch(&self.suffixes, start as usize);
+                    prefetch(&self.suffixes, start as usize + AHEAD - 1);
+                }
+                Place::Once { depth, position } => {
+                    prefetch(text, position as usize + depth as usize);
+                }
+            }
+        }
+        for (place, state) in places.iter_mut().zip(states) {
+            *place = self.resolve(state.0);
+            match *place {
+                Place::Node { node, .. } => prefetch(&self.nodes, node as usize),
+                Place::Rows { depth, start, end } => {
+                    let rows = self.rows(start, end);
+                    for &position in &rows[..rows.len().min(AHEAD)] {
+                        prefetch(text, position as usize + depth as usize);
+                    }
+                }
+                _ => {}
+            }
+        }
+        for (&place, &state) in places.iter().zip(states) {
+            match place {
+                Place::Node { depth, node, .. } if self.goes_on(depth) => match self.node(node) {
+                    Some(list) => out.push_shared_row(SharedRow {
+                        tokens: list.tokens,
+                        ends: list.ends,
+                        start: list.first_row,
+                        parent: state,
+                        first_slot: list.first_slot,
+                        child: child_of_node,
+                    }),
+                    None => out.end_row(),
+                },
+                Place::Rows { depth, start, end } if self.goes_on(depth) => {
+                    self.push_rows(text, depth, start, end, out);
+                    out.end_row();
+                }
+                Place::Once { depth, position } if self.goes_on(depth) => {
+                    if let Some(symbol) = self.symbol(text, position, depth) {
+                        let next = Place::Once {
+                            depth: depth + 1,
+                            position,
+                        };
+                        out.push(TokenId(symbol), 1, State(next));
+                    }
+                    out.end_row();
+                }
+                _ => out.end_row(),
+            }
+        }
+    }
+
+    /// The continuations of rows without a list.
+    fn push_rows<T: Symbol>(
+        &self,
+        text: &[T],
+        depth: u16,
+        start: u32,
+        end: u32,
+        out: &mut Continuations<'_, State>,
+    ) {
+        let rows = self.rows(start, end);
+        let mut previous = None;
+        let mut row = 0;
+        while row < rows.len() {
+            // Separators sort last. Tokens that do not increase are damage.
+            let token = self.symbol(text, rows[row], depth);
+            if token.is_none() || token <= previous {
+                break;
+            }
+            previous = token;
+            let same = |row: usize| self.symbol(text, rows[row], depth) == token;
+            let after = if rows.len() <= READ_ROWS {
+                let mut after = row + 1;
+                while after < rows.len() {
+                    if let Some(&later) = rows.get(after + AHEAD) {
+                        prefetch(text, later as usize + depth as usize);
+                    }
+                    if !same(after) {
+                        break;
+                    }
+                    after += 1;
+                }
+                after
+            } else {
+                run_end(rows.len(), row, same)
+            };
+            let child = State(child_rows(depth + 1, rows, start, row, after));
+            out.push(
+                TokenId(token.unwrap_or_default()),
+                (after - row) as u32,
+                child,
+            );
+            row = after;
+        }
+    }
+
+    #[inline(always)]
+    fn goes_on(&self, depth: u16) -> bool {
+        u32::from(depth) < self.header.max_ngram_tokens && depth < u16::MAX
+    }
+
+    pub(super) fn copy_tokens<T: Symbol>(&self, symbols: Option<&[T]>, out: &mut Vec<TokenId>) {
+        out.extend(
+            symbols
+                .unwrap_or_default()
+                .iter()
+                .map(|symbol| TokenId(symbol.value())),
+        );
+        if out
+            .iter()
+            .max()
+            .is_some_and(|token| token.0 >= self.header.vocab_size)
+        {
+            out.retain(|token| token.0 < self.header.vocab_size); // The file is damaged.
+        }
+    }
+
+    /// Passage and offset of a position.
+    pub(super) fn locate(&self, position: u32) -> Option<(PassageIdx, u32)> {
+        let mut passage = *self.blocks.get(position as usize / BLOCK_TOKENS)? as usize;
+        while *self.starts.get(passage + 1)? <= position {
+            passage += 1;
+        }
+        let offset = position.checked_sub(*self.starts.get(passage)?)?;
+        Some((PassageIdx(passage as u32), offset))
+    }
+}
+
+/// The state of a continuation of a node.
+pub(super) fn child_of_node(parent: State, slot: u32, rows: Range<u32>) -> State {
+    let depth = match parent.0 {
+        Place::Node { depth, .. }
+        | Place::Slot { depth, .. }
+        | Place::Rows { depth, .. }
+        | Place::Once { depth, .. } => depth.saturating_add(1),
+    };
+    State(Place::Slot {
+        depth,
+        slot,
+        start: rows.start,
+        end: rows.end,
+    })
+}
+
+/// The place of the rows `first..last` of `rows`, which start at row `start` of all.
+#[inline(always)]
+fn child_rows(depth: u16, rows: &[u32], start: u32, first: usize, last: usize) -> Place {
+    if last - first == 1 {
+        Place::Once {
+            depth,
+            position: rows[first],
+        }
+    } else {
+        Place::Rows {
+            depth,
+            start: start + first as u32,
+            end: start + last as u32,
+        }
+    }
+}
+
+/// The first row that is not `before`, of rows where those that are come first.
+fn first_row(len: usize, before: impl Fn(usize) -> bool) -> usize {
+    let (mut low, mut high) = (0, len);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if before(middle) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    low
+}
