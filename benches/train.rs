@@ -16,12 +16,13 @@ use std::time::Instant;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
+use genret::allocator::{self, Allocator};
 use genret::model::{FeedForward, LlamaConfig, Sequences, T5Config, checkpoint};
 use genret::train::{AdamW, Gradients, TrainOptions};
 use genret::types::TokenId;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: Allocator = Allocator;
 
 const BATCHES: usize = 4;
 const BATCH: usize = 16;
@@ -135,6 +136,7 @@ fn export<M: Module>(
 }
 
 fn main() {
+    allocator::keep_freed_memory();
     let args = args();
     let device = Device::flex().autodiff();
     let steps = args.steps;

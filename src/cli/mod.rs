@@ -85,21 +85,24 @@ pub struct RunFailed(pub String);
 pub fn exit_code(error: &anyhow::Error) -> u8 {
     use crate::experiment::ExperimentError;
     use crate::model::ModelError;
+    use crate::sweep::SweepError;
     use crate::train::TrainError;
     // A transparent error hides its inner one from the chain.
-    let train = |cause: &(dyn std::error::Error + 'static)| -> Option<u8> {
+    let code = |cause: &(dyn std::error::Error + 'static)| -> Option<u8> {
         let inner = match cause.downcast_ref() {
-            Some(ExperimentError::Train(inner)) => inner,
-            Some(ExperimentError::Stopped) => return Some(stop::STOPPED),
+            Some(SweepError::Stopped) => return Some(stop::STOPPED),
+            Some(SweepError::Workers { .. } | SweepError::TakenOver { .. }) => return Some(1),
+            Some(SweepError::Experiment(inner)) => inner,
             _ => cause.downcast_ref()?,
         };
         match inner {
-            TrainError::Stopped { .. } => Some(stop::STOPPED),
-            TrainError::Diverged { .. } => Some(1),
+            ExperimentError::Train(TrainError::Stopped { .. }) => Some(stop::STOPPED),
+            ExperimentError::Train(TrainError::Diverged { .. }) => Some(1),
+            ExperimentError::Model(ModelError::NotFinite { .. }) => Some(1),
             _ => None,
         }
     };
-    if let Some(code) = error.chain().find_map(train) {
+    if let Some(code) = error.chain().find_map(code) {
         return code;
     }
     let failed = error.chain().any(|cause| {

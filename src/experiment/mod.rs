@@ -124,9 +124,6 @@ pub enum ExperimentError {
         /// Which settings.
         what: &'static str,
     },
-    /// Whoever watches the run asked for it; what is finished is saved.
-    #[error("stopped as asked; the same command goes on")]
-    Stopped,
     /// A split without queries.
     #[error("split `{split}` has no queries with relevant passages")]
     EmptySplit {
