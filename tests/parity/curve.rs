@@ -16,12 +16,12 @@ const TOLERANCE: f64 = 1e-3;
 #[derive(serde::Deserialize)]
 struct Curves {
     optimiser: Optimiser,
+    learning_rates: BTreeMap<String, f64>,
     losses: BTreeMap<String, Vec<f64>>,
 }
 
 #[derive(serde::Deserialize)]
 struct Optimiser {
-    learning_rate: f64,
     beta1: f64,
     beta2: f64,
     epsilon: f64,
@@ -35,7 +35,7 @@ fn curves() -> Curves {
 }
 
 /// Losses of as many steps as `expected` has, one mean loss over the labels each.
-fn check<M: Module>(name: &str, mut model: M, loss: impl Fn(&M) -> Tensor<1>) {
+fn check<M: Module>(family: &str, name: &str, mut model: M, loss: impl Fn(&M) -> Tensor<1>) {
     let curves = curves();
     let by = &curves.optimiser;
     let mut optimizer = AdamW::new(&TrainOptions {
@@ -57,7 +57,7 @@ fn check<M: Module>(name: &str, mut model: M, loss: impl Fn(&M) -> Tensor<1>) {
         let mut gradients = Gradients::default();
         gradients.add(&model, loss.backward());
         let norm = gradients.norm();
-        model = optimizer.step(model, gradients, norm, by.learning_rate);
+        model = optimizer.step(model, gradients, norm, curves.learning_rates[family]);
     }
 }
 
@@ -99,7 +99,7 @@ fn llama_learns_as_in_pytorch() {
                 targets.push(TokenId(label as u32));
             }
         }
-        check(name, model, |model| {
+        check("llama", name, model, |model| {
             let positions = Tensor::from_ints(&positions[..], &device);
             let hidden = model.hidden(&batch, true).unwrap();
             let hidden = genret_kernels::embedding(hidden, positions);
@@ -123,7 +123,7 @@ fn t5_learns_as_in_pytorch() {
             .map(|(prompt, target)| (&prompt[..], &target[..]))
             .collect();
         let all = targets.concat();
-        check(name, model, |model| {
+        check("t5", name, model, |model| {
             let hidden = model.target_hidden(&examples).unwrap();
             model.loss_sum(hidden, &all) / all.len() as f64
         });
