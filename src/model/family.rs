@@ -118,6 +118,14 @@ impl ModelConfig {
         }
     }
 
+    /// What decoding keeps in memory beside the weights.
+    pub fn footprint(&self) -> Footprint {
+        match self {
+            Self::Llama(config) => config.footprint(),
+            Self::T5(config) => config.footprint(),
+        }
+    }
+
     /// Numbers per token that a training step keeps for its backward pass, about.
     pub fn activations_per_token(&self) -> usize {
         match self {

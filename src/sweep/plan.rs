@@ -3,12 +3,10 @@
 //! The plan is also written to `plan.json` in the sweep's folder, so that its state can be told, and its
 //! laws be used to plan the next one, from the folder alone.
 //!
-//! Memory of a model, in bytes, for P parameters, V tokens of vocabulary and L layers of width d: training takes
-//! 16 P (weights, gradients, two moments) + 4 T K (K numbers a token kept for the backward pass, T tokens a
-//! micro-batch) + 12 T' V (logits, probabilities and gradient of T' target
-//! tokens); decoding takes 4 P + 8 S L d (keys and values of S tokens: B prompts, and what is written on w beams of each)
-//! + 8 B w V (logits and log-probabilities). The larger of the two counts, on top of a quarter of a GB for the
-//! process, the index file and eight times the corpus for text and tokens.
+//! Memory of a model is the larger of training (16 bytes a parameter for weights, gradient and moments,
+//! the activations of a micro-batch, three times the logits of its targets) and decoding (weights and
+//! [`batch_bytes`] of the widest beam), with what a process holds anyway: 250 MB of program, the index
+//! file, and eight times the corpus for text and tokens.
 
 use std::path::Path;
 
@@ -16,8 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use super::SweepError;
 use crate::config::{Config, hash};
+use crate::decode::{DecodeOptions, batch_bytes};
 use crate::experiment::{Experiment, ExperimentError, ModelSpec, read_json, write_json};
-use crate::model::ModelOptions;
 
 /// Everything a sweep will do.
 #[derive(Clone, Debug)]
@@ -65,10 +63,7 @@ pub fn plan(experiment: &Experiment) -> Result<Plan, ExperimentError> {
     for size in &config.sweep.sizes {
         for &fraction in &config.sweep.fractions {
             for seed in &config.sweep.seeds {
-                let options = ModelOptions {
-                    size: Some(size.clone()),
-                    ..config.model.clone()
-                };
+                let options = config.model.with_size(size)?;
                 let spec = experiment.model_spec(&options, fraction, config.seed + seed)?;
                 let counts = spec.model.counts();
                 let examples = spec.num_examples as f64 * config.train.epochs;
@@ -118,26 +113,21 @@ fn memory(experiment: &Experiment, spec: &ModelSpec, (prompt, target): (usize, u
     let config = &experiment.config;
     let shape = &spec.model;
     let params = (shape.params_embedding() + shape.params_non_embedding()) as f64;
-    let vocab = experiment.tokenizer.vocab_size() as f64;
-    let (layers, width) = shape.layers_and_width();
-    let (layers, width) = (layers as f64, width as f64);
-    let kept = shape.activations_per_token() as f64;
+    let vocab = shape.vocab_size() as f64;
     let examples = config.train.micro_batch_size.min(config.train.batch_size) as f64;
+    let kept = shape.activations_per_token() as f64;
     let training = 16.0 * params
         + 4.0 * examples * (prompt + target) as f64 * kept
         + 12.0 * examples * target as f64 * vocab;
-    let decoding = (config.sweep.beams.iter())
-        .map(|&beam| {
-            let options = crate::decode::DecodeOptions {
-                beam_width: beam,
-                ..config.decode.clone()
-            };
-            let queries = options.queries_per_batch() as f64;
-            let rows = queries * beam as f64;
-            let seen = queries * prompt as f64 + rows * options.max_new_tokens as f64;
-            4.0 * params + 8.0 * (seen * layers * width + rows * vocab)
-        })
-        .fold(0.0, f64::max);
+    let beams = config.sweep.beams.iter().map(|&beam_width| {
+        let options = DecodeOptions {
+            beam_width,
+            ..config.decode.clone()
+        };
+        let queries = options.queries_per_batch();
+        batch_bytes(&shape.footprint(), &options, queries, prompt)
+    });
+    let decoding = 4.0 * params + beams.max().unwrap_or(0) as f64;
     training.max(decoding)
 }
 

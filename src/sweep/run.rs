@@ -356,8 +356,8 @@ impl Task<'_> {
             decode_flops: flops / decoded as f64,
             decode_secs: secs / decoded as f64,
             quality_per_query,
-            search_error: search_error(experiment, trained, &options)?,
             measures: split_means,
+            search_error: search_error(experiment, trained, &options)?,
         })
     }
 }

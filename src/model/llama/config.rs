@@ -4,8 +4,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::super::ModelError;
 use super::super::options::{ModelOptions, default_heads, layers_and_width};
+use super::super::{Footprint, ModelError};
 use crate::sweep::flops::ModelCounts;
 
 /// Shape and constants of a LLaMA model, as in Hugging Face's `config.json`.
@@ -314,6 +314,21 @@ impl LlamaConfig {
             layers: self.num_hidden_layers as f64,
             attention_width: (self.num_attention_heads * self.head_dim) as f64,
             encoder: None,
+        }
+    }
+
+    /// What decoding keeps in memory beside the weights.
+    pub fn footprint(&self) -> Footprint {
+        let kv = self.num_key_value_heads * self.head_dim;
+        let q = self.num_attention_heads * self.head_dim;
+        // A layer holds its input and its normed input, beside either queries, keys, values and their
+        // attention or the three vectors of the feed-forward layer.
+        let widest = (2 * q + 2 * kv).max(3 * self.intermediate_size);
+        Footprint {
+            prompt_token_bytes: self.num_hidden_layers * kv * 8,
+            new_token_bytes: self.num_hidden_layers * kv * 8,
+            pass_token_bytes: 4 * (3 * self.hidden_size + widest),
+            vocab: self.vocab_size,
         }
     }
 

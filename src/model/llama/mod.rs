@@ -345,17 +345,6 @@ impl NextTokenModel for Llama {
     }
 
     fn footprint(&self) -> Footprint {
-        let config = &self.config;
-        let kv = config.num_key_value_heads * config.head_dim;
-        let q = config.num_attention_heads * config.head_dim;
-        // A layer holds its input and its normed input, beside either queries, keys, values and their
-        // attention or the three vectors of the feed-forward layer.
-        let widest = (2 * q + 2 * kv).max(3 * config.intermediate_size);
-        Footprint {
-            prompt_token_bytes: config.num_hidden_layers * kv * 8,
-            new_token_bytes: config.num_hidden_layers * kv * 8,
-            pass_token_bytes: 4 * (3 * config.hidden_size + widest),
-            vocab: config.vocab_size,
-        }
+        self.config.footprint()
     }
 }

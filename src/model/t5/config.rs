@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::super::{ModelError, ModelOptions, default_heads};
+use super::super::{Footprint, ModelError, ModelOptions, default_heads};
 use crate::sweep::flops::{EncoderCounts, ModelCounts};
 
 /// Shape and constants of a T5 model, as in Hugging Face's `config.json`.
@@ -364,6 +364,20 @@ impl T5Config {
                 layers: self.num_layers as f64,
                 params_memory: memory as f64,
             }),
+        }
+    }
+
+    /// What decoding keeps in memory beside the weights.
+    pub fn footprint(&self) -> Footprint {
+        let (width, layers) = (self.attention_width(), self.num_decoder_layers);
+        // A layer holds its input and its normed input, beside either queries, keys, values and their
+        // attention or the three vectors of the feed-forward layer.
+        let widest = (4 * width).max(3 * self.d_ff);
+        Footprint {
+            prompt_token_bytes: 4 * 2 * layers * width,
+            new_token_bytes: 4 * 2 * layers * width,
+            pass_token_bytes: 4 * (3 * self.d_model + widest),
+            vocab: self.vocab_size,
         }
     }
 

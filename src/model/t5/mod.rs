@@ -302,16 +302,6 @@ impl NextTokenModel for T5 {
     }
 
     fn footprint(&self) -> Footprint {
-        let config = &self.config;
-        let (width, layers) = (config.attention_width(), config.num_decoder_layers);
-        // A layer holds its input and its normed input, beside either queries, keys, values and their
-        // attention or the three vectors of the feed-forward layer.
-        let widest = (4 * width).max(3 * config.d_ff);
-        Footprint {
-            prompt_token_bytes: 4 * 2 * layers * width,
-            new_token_bytes: 4 * 2 * layers * width,
-            pass_token_bytes: 4 * (3 * config.d_model + widest),
-            vocab: config.vocab_size,
-        }
+        self.config.footprint()
     }
 }

@@ -37,44 +37,70 @@ impl Credits<'_> {
 }
 
 /// Credits passages one after the other, with buffers that are reused.
+#[derive(Clone)]
 pub(super) struct Greedy<'a> {
-    ngrams: Vec<NgramTokens<'a>>,
+    ngrams: &'a NgramTable,
     repetition_discount: f64,
     taken: Vec<u64>,
-    credited: Vec<TokenId>,
+    /// Per token of the table the passage that credited it last, counted from 1.
+    credited: Vec<u32>,
+    passage: u32,
     credits: Vec<Credit>,
     positions: Vec<u32>,
 }
 
-struct NgramTokens<'a> {
-    tokens: &'a [TokenId],
-    distinct: Vec<TokenId>,
+/// Lengths, weights and tokens of the n-grams of a query, by decreasing weight.
+pub(super) struct NgramTable {
+    rows: Vec<NgramRow>,
+    /// Distinct tokens of each n-gram, numbered from 0.
+    distinct: Vec<u32>,
+    num_tokens: usize,
+}
+
+struct NgramRow {
+    len: usize,
     weight: f64,
+    distinct: Range<usize>,
+}
+
+impl NgramTable {
+    /// Of n-grams given by decreasing weight.
+    pub(super) fn new<'n>(ngrams: impl Iterator<Item = (&'n [TokenId], f64)>) -> Self {
+        let mut numbers: HashMap<TokenId, u32> = HashMap::new();
+        let mut distinct = vec![];
+        let rows = ngrams.map(|(tokens, weight)| {
+            let start = distinct.len();
+            for &token in tokens {
+                let next = numbers.len() as u32;
+                let number = *numbers.entry(token).or_insert(next);
+                if !distinct[start..].contains(&number) {
+                    distinct.push(number);
+                }
+            }
+            NgramRow {
+                len: tokens.len(),
+                weight,
+                distinct: start..distinct.len(),
+            }
+        });
+        let rows = rows.collect();
+        Self {
+            rows,
+            distinct,
+            num_tokens: numbers.len(),
+        }
+    }
 }
 
 impl<'a> Greedy<'a> {
-    /// For n-grams given by decreasing weight.
-    pub(super) fn new(
-        ngrams: impl Iterator<Item = (&'a [TokenId], f64)>,
-        repetition_discount: f64,
-    ) -> Self {
-        let ngrams = ngrams
-            .map(|(tokens, weight)| {
-                let mut distinct = tokens.to_vec();
-                distinct.sort_unstable();
-                distinct.dedup();
-                NgramTokens {
-                    tokens,
-                    distinct,
-                    weight,
-                }
-            })
-            .collect();
+    /// For the n-grams of a query.
+    pub(super) fn new(ngrams: &'a NgramTable, repetition_discount: f64) -> Self {
         Self {
             ngrams,
             repetition_discount,
             taken: vec![],
-            credited: vec![],
+            credited: vec![0; ngrams.num_tokens],
+            passage: 0,
             credits: vec![],
             positions: vec![],
         }
@@ -83,13 +109,13 @@ impl<'a> Greedy<'a> {
     /// What each n-gram credits, in order; `places` by n-gram, then position.
     pub(super) fn credit(&mut self, places: &[Place]) -> Credits<'_> {
         self.taken.clear();
-        self.credited.clear();
         self.credits.clear();
         self.positions.clear();
+        self.passage += 1;
         for place in places {
-            let ngram = &self.ngrams[place.ngram as usize];
+            let ngram = &self.ngrams.rows[place.ngram as usize];
             let start = place.position as usize;
-            if !take(&mut self.taken, start, start + ngram.tokens.len()) {
+            if !take(&mut self.taken, start, start + ngram.len) {
                 continue;
             }
             self.positions.push(place.position);
@@ -101,12 +127,7 @@ impl<'a> Greedy<'a> {
             {
                 Some(last) => last.positions.end = end,
                 None => {
-                    let credit = ngram.weight * self.novelty(&ngram.distinct);
-                    for &token in &ngram.distinct {
-                        if !self.credited.contains(&token) {
-                            self.credited.push(token);
-                        }
-                    }
+                    let credit = ngram.weight * self.novelty(ngram.distinct.clone());
                     self.credits.push(Credit {
                         ngram: place.ngram,
                         credit,
@@ -121,17 +142,20 @@ impl<'a> Greedy<'a> {
         }
     }
 
-    /// The factor of the repetition discount.
-    fn novelty(&self, distinct: &[TokenId]) -> f64 {
-        if self.credited.is_empty() {
+    /// The factor of the repetition discount; the tokens count as credited from now on.
+    fn novelty(&mut self, distinct: Range<usize>) -> f64 {
+        let mut new = 0;
+        let all = distinct.len();
+        for &token in &self.ngrams.distinct[distinct] {
+            let credited = &mut self.credited[token as usize];
+            new += usize::from(*credited != self.passage);
+            *credited = self.passage;
+        }
+        if self.credits.is_empty() {
             return 1.0;
         }
-        let new = distinct
-            .iter()
-            .filter(|token| !self.credited.contains(token))
-            .count();
         let discount = self.repetition_discount;
-        1.0 - discount + discount * new as f64 / distinct.len() as f64
+        1.0 - discount + discount * new as f64 / all as f64
     }
 }
 
@@ -169,6 +193,8 @@ fn take(bits: &mut Vec<u64>, start: usize, end: usize) -> bool {
 pub(super) struct PrefixTree {
     /// The numbers of the n-grams, increasing.
     numbers: Vec<u32>,
+    /// Bit `token % 4096` of each token that an n-gram starts with: most tokens of a passage start none.
+    first_bits: [u64; 64],
     /// Per token the node of the n-grams that start with it, or 0.
     first: Vec<u32>,
     children: HashMap<(u32, TokenId), u32>,
@@ -189,6 +215,7 @@ impl PrefixTree {
         let root = TreeNode::default();
         let mut tree = Self {
             numbers: vec![],
+            first_bits: [0; 64],
             first: vec![],
             children: HashMap::new(),
             nodes: vec![root],
@@ -200,6 +227,7 @@ impl PrefixTree {
             if tree.first.len() <= first.index() {
                 tree.first.resize(first.index() + 1, 0);
             }
+            tree.first_bits[first.index() / 64 % 64] |= 1 << (first.0 % 64);
             let mut node = tree.first[first.index()];
             if node == 0 {
                 node = tree.nodes.len() as u32;
@@ -238,6 +266,9 @@ impl PrefixTree {
         found.resize_with(self.numbers.len(), Vec::new);
         found.iter_mut().for_each(Vec::clear);
         for (position, first) in tokens.iter().enumerate() {
+            if self.first_bits[first.index() / 64 % 64] >> (first.0 % 64) & 1 == 0 {
+                continue;
+            }
             let mut node = self.first.get(first.index()).copied().unwrap_or(0);
             let mut rest = tokens[position + 1..].iter();
             while node != 0 {
@@ -285,7 +316,8 @@ mod tests {
         // Passage a b c a b d; n-grams abc (weight 4), ab (2), d (1).
         let [a, b, c, d] = [0, 1, 2, 3].map(TokenId);
         let ngrams: [(&[TokenId], f64); 3] = [(&[a, b, c], 4.0), (&[a, b], 2.0), (&[d], 1.0)];
-        let mut greedy = Greedy::new(ngrams.into_iter(), 0.8);
+        let table = NgramTable::new(ngrams.into_iter());
+        let mut greedy = Greedy::new(&table, 0.8);
         let place = |ngram, position| Place { ngram, position };
         let places = [place(0, 0), place(1, 0), place(1, 3), place(2, 5)];
         let credits = greedy.credit(&places);

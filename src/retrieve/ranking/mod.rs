@@ -23,11 +23,12 @@ mod greedy;
 mod tests;
 
 use hashbrown::HashMap;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::index::{Occurrence, SubstringIndex};
 use crate::types::{PassageIdx, TokenId};
-use greedy::{Credits, Greedy, Place, PrefixTree};
+use greedy::{Credits, Greedy, NgramTable, Place, PrefixTree};
 
 /// Why n-grams cannot be ranked.
 #[derive(Debug, thiserror::Error)]
@@ -143,6 +144,9 @@ impl RankingOptions {
     }
 }
 
+/// Passages that one thread rescores before it takes others.
+const RESCORED_TOGETHER: usize = 128;
+
 /// The largest log-probability that enters a weight.
 const MAX_LOG_PROB: f64 = -1e-10;
 
@@ -226,10 +230,8 @@ impl<'a, I: SubstringIndex> NgramRanker<'a, I> {
         let weighted = self.weigh(ngrams);
         let options = &self.options;
         let is_rare = |ngram: &Weighted<'_, I::State>| ngram.count <= options.max_rare_count;
-        let mut greedy = Greedy::new(
-            weighted.iter().map(|n| (n.tokens, n.weight)),
-            options.repetition_discount,
-        );
+        let table = NgramTable::new(weighted.iter().map(|n| (n.tokens, n.weight)));
+        let mut greedy = Greedy::new(&table, options.repetition_discount);
 
         let mut nominated = self.nominate(&weighted, is_rare);
         let score = |greedy: &mut Greedy<'_>, places: &[Place]| {
@@ -261,11 +263,24 @@ impl<'a, I: SubstringIndex> NgramRanker<'a, I> {
         let frequent = (0..).zip(&weighted).filter(|(_, n)| !is_rare(n));
         let frequent = PrefixTree::new(frequent.map(|(i, n)| (i, n.tokens)));
         if !frequent.is_empty() {
-            let (mut tokens, mut found, mut places) = (vec![], vec![], vec![]);
-            for (rescored, passage, i) in &mut best {
-                self.index.passage_tokens(*passage, &mut tokens);
-                frequent.find(&tokens, nominated.places(*i), &mut found, &mut places);
-                *rescored = score(&mut greedy, &places);
+            // Passages do not depend on each other; each part has buffers of its own.
+            let rescored: Vec<Vec<(f64, Vec<Place>)>> = best
+                .par_chunks(RESCORED_TOGETHER)
+                .map(|part| {
+                    let mut greedy = greedy.clone();
+                    let (mut tokens, mut found) = (vec![], vec![]);
+                    let rescore = |(_, passage, i): &(f64, PassageIdx, usize)| {
+                        let mut places = vec![];
+                        self.index.passage_tokens(*passage, &mut tokens);
+                        frequent.find(&tokens, nominated.places(*i), &mut found, &mut places);
+                        (score(&mut greedy, &places), places)
+                    };
+                    part.iter().map(rescore).collect()
+                })
+                .collect();
+            let rescored = rescored.into_iter().flatten();
+            for ((old, passage, i), (new, places)) in best.iter_mut().zip(rescored) {
+                *old = new;
                 // Kept for the evidence of the passages that are returned.
                 *i = nominated.push(*passage, &places);
             }
