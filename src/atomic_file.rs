@@ -3,10 +3,12 @@
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// Writes `path` through `fill`; on any error the old file, if there was one, is untouched.
 ///
-/// The temporary file lies beside `path` as `.NAME.tmp-PID`, so the rename never crosses file systems.
+/// The temporary file lies beside `path` as `.NAME.tmp-PID-TIME`, so the rename never crosses file systems, and
+/// writers on several machines do not meet in it.
 pub fn write(
     path: &Path,
     fill: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
@@ -40,7 +42,14 @@ fn temporary_name(path: &Path) -> io::Result<PathBuf> {
     let name = path
         .file_name()
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the path names no file"))?;
-    let name = format!(".{}.tmp-{}", name.to_string_lossy(), std::process::id());
+    let nanos = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |d| d.as_nanos());
+    let name = format!(
+        ".{}.tmp-{}-{nanos:x}",
+        name.to_string_lossy(),
+        std::process::id()
+    );
     Ok(path.with_file_name(name))
 }
 

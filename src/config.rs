@@ -16,6 +16,10 @@ use crate::retrieve::ranking::RankingOptions;
 use crate::tokenizer::TokenizerKind;
 use crate::train::TrainOptions;
 
+mod executor;
+
+pub use executor::{ExecutorKind, ExecutorOptions, FitAfter, SlurmOptions};
+
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -91,6 +95,9 @@ pub struct Config {
     /// The grid of `genret sweep`.
     #[serde(default)]
     pub sweep: SweepOptions,
+    /// Where the grid is worked on.
+    #[serde(default)]
+    pub executor: ExecutorOptions,
 }
 
 /// Where passages and queries come from: a folder in the BEIR layout, or the embedded corpus.
@@ -365,6 +372,7 @@ impl Config {
             return Err("[evaluate] needs at least one split and one measure".into());
         }
         self.train.check()?;
+        self.executor.check()?;
         self.decode.check()?;
         self.ranking.validate().map_err(|e| e.to_string())
     }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use burn::tensor::Device;
 use genret::decode::{DecodeOptions, Decoded, Normalise, beam_search, target_losses};
 use genret::index::{IndexBuilder, IndexOptions, NgramIndex, SubstringIndex};
-use genret::model::{Llama, ModelOptions, NextTokenModel};
+use genret::model::{Model, ModelOptions, NextTokenModel};
 use genret::types::TokenId;
 use table_model::{TableModel, random_passages};
 
@@ -53,7 +53,7 @@ fn options(beam_width: usize, max_new_tokens: usize) -> DecodeOptions {
     }
 }
 
-fn small_llama(seed: u64) -> Llama {
+fn small_llama(seed: u64) -> Model {
     let options = ModelOptions {
         n_layers: Some(2),
         d_model: Some(32),

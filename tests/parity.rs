@@ -2,6 +2,8 @@
 
 #[path = "common/shared.rs"]
 mod shared;
+#[path = "parity/t5.rs"]
+mod t5;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -230,34 +232,37 @@ fn cached_decoding_equals_the_whole_pass() {
 fn identifiers_score_as_in_transformers() {
     for_each_fixture(
         |name, fixture| {
-            let root = shared::shared("fixtures/hf-parity").unwrap();
-            let text = std::fs::read_to_string(root.join(name).join("generate.json")).unwrap();
-            let json: serde_json::Value = serde_json::from_str(&text).unwrap();
-            let mut compared = 0;
-            // Per trie and sequence: every identifier with its summed log-probability.
-            for per_sequence in json["exhaustive"].as_object().unwrap().values() {
-                for (prompt, scored) in fixture.rows().iter().zip(per_sequence.as_array().unwrap())
-                {
-                    let scored: Vec<(Vec<TokenId>, f64)> =
-                        serde_json::from_value(scored.clone()).unwrap();
-                    let identifiers: Vec<&[TokenId]> = scored.iter().map(|(i, _)| &i[..]).collect();
-                    let losses = target_losses(&fixture.model, prompt, &identifiers).unwrap();
-                    for (losses, (identifier, score)) in losses.iter().zip(&scored) {
-                        let sum: f64 = losses.iter().map(|&l| f64::from(l)).sum();
-                        // One tolerance per token.
-                        let difference = (sum + score).abs() / losses.len() as f64;
-                        assert!(
-                            difference < TOLERANCE.into(),
-                            "{name} {identifier:?}: {difference}"
-                        );
-                        compared += 1;
-                    }
-                }
-            }
-            assert!(compared > 0);
+            identifiers_score(name, &fixture.model, &fixture.rows());
         },
         &Device::flex(),
     );
+}
+
+/// Checks the summed log-probability of every identifier of a fixture's `generate.json`.
+fn identifiers_score<M: NextTokenModel>(name: &str, model: &M, prompts: &[Vec<TokenId>]) {
+    let root = shared::shared("fixtures/hf-parity").unwrap();
+    let text = std::fs::read_to_string(root.join(name).join("generate.json")).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let mut compared = 0;
+    // Per trie and sequence: every identifier with its summed log-probability.
+    for per_sequence in json["exhaustive"].as_object().unwrap().values() {
+        for (prompt, scored) in prompts.iter().zip(per_sequence.as_array().unwrap()) {
+            let scored: Vec<(Vec<TokenId>, f64)> = serde_json::from_value(scored.clone()).unwrap();
+            let identifiers: Vec<&[TokenId]> = scored.iter().map(|(i, _)| &i[..]).collect();
+            let losses = target_losses(model, prompt, &identifiers).unwrap();
+            for (losses, (identifier, score)) in losses.iter().zip(&scored) {
+                let sum: f64 = losses.iter().map(|&l| f64::from(l)).sum();
+                // One tolerance per token.
+                let difference = (sum + score).abs() / losses.len() as f64;
+                assert!(
+                    difference < TOLERANCE.into(),
+                    "{name} {identifier:?}: {difference}"
+                );
+                compared += 1;
+            }
+        }
+    }
+    assert!(compared > 0);
 }
 
 #[test]

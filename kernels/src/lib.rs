@@ -9,10 +9,11 @@
 //! | [`linear`] | product with a weight `[out, in]`, and both products of its backward pass |
 //! | [`linear_cross_entropy`] | output projection, softmax, loss and both gradients, in row chunks |
 //! | [`rms_norm`] | mean of squares, scaling, gain |
-//! | [`swiglu`] | SiLU of the gate times the other branch |
+//! | [`swiglu`], [`geglu`], [`relu`] | SiLU or GELU of the gate times the other branch; the plain unit |
 //! | [`attention`] | rotary positions, grouped-query scores, softmax, weighted sum |
+//! | [`relative_attention`], [`cross_attention`] | scores, bias by distance or none, softmax, weighted sum |
 //! | [`embedding`] | row lookup with a scatter that adds rows in order |
-//! | [`decode_attention`] | attention of one new token per beam over a [`BeamCache`] |
+//! | [`decode_attention`], [`decode_cross_attention`] | attention of one new token per beam over a [`BeamCache`] |
 //! | [`adamw`], [`squared_norm`] | one pass over a parameter, its gradient and its two moments |
 //!
 //! # Two paths, one meaning
@@ -42,6 +43,7 @@ mod cross_entropy;
 mod decode;
 mod embedding;
 mod flex;
+mod gate;
 mod linear;
 mod log_sum_exp;
 mod optimiser;
@@ -49,15 +51,16 @@ mod product;
 mod rms_norm;
 mod rotary;
 mod simd;
-mod swiglu;
 
-pub use attention::{AttentionShape, attention};
+pub use attention::{
+    AttentionShape, CrossShape, RelativeShape, attention, cross_attention, relative_attention,
+};
 pub use cross_entropy::{linear_cross_entropy, token_losses};
-pub use decode::{BeamCache, CacheShape, decode_attention};
+pub use decode::{BeamCache, CacheShape, decode_attention, decode_cross_attention};
 pub use embedding::embedding;
+pub use gate::{geglu, relu, swiglu};
 pub use linear::linear;
 pub use log_sum_exp::log_sum_exp;
 pub use optimiser::{AdamWStep, Moments, adamw, squared_norm};
 pub use rms_norm::rms_norm;
 pub use rotary::Rotary;
-pub use swiglu::swiglu;

@@ -6,7 +6,7 @@
 
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData, activation};
 
-use crate::attention::AttentionShape;
+use crate::attention::{AttentionShape, CrossShape, RelativeShape};
 use crate::optimiser::{AdamWStep, Moments};
 use crate::rotary::Rotary;
 
@@ -51,6 +51,16 @@ pub fn swiglu(gate_nf: Tensor<2>, up_nf: Tensor<2>) -> Tensor<2> {
     activation::silu(gate_nf) * up_nf
 }
 
+/// See [`crate::geglu`].
+pub fn geglu(gate_nf: Tensor<2>, up_nf: Tensor<2>) -> Tensor<2> {
+    activation::gelu_approximate(gate_nf) * up_nf
+}
+
+/// See [`crate::relu`].
+pub fn relu(x_nf: Tensor<2>) -> Tensor<2> {
+    activation::relu(x_nf)
+}
+
 /// See [`crate::embedding`].
 pub fn embedding(weight_vd: Tensor<2>, ids_n: Tensor<1, Int>) -> Tensor<2> {
     weight_vd.select(0, ids_n)
@@ -79,16 +89,83 @@ pub fn attention(
     let q = turn(split(q_nd, shape.heads));
     let k = repeat_heads(turn(split(k_nd, shape.kv_heads)), shape.heads);
     let v = repeat_heads(split(v_nd, shape.kv_heads), shape.heads);
-    let (hidden, padded) = masks(shape.lengths, seq, shape.causal, &device);
     let scores = q.matmul(k.swap_dims(2, 3)) / (dim as f64).sqrt();
-    let probs = activation::softmax(
-        scores.mask_fill(hidden.expand([batch, shape.heads, seq, seq]), -1.0e9),
-        3,
+    let masks = masks(
+        shape.lengths,
+        shape.lengths,
+        [seq, seq],
+        shape.causal,
+        &device,
     );
-    let out = probs
+    attend(scores, v, masks)
+}
+
+/// See [`crate::relative_attention`].
+pub fn relative_attention(
+    q_nd: Tensor<2>,
+    k_nd: Tensor<2>,
+    v_nd: Tensor<2>,
+    bias_rh: Tensor<2>,
+    shape: &RelativeShape<'_>,
+) -> Tensor<2> {
+    let device = q_nd.device();
+    let (batch, dim, heads) = (shape.lengths.len(), shape.head_dim, shape.heads);
+    let seq = q_nd.dims()[0] / batch.max(1);
+    let split = |x: Tensor<2>| x.reshape([batch, seq, heads, dim]).swap_dims(1, 2);
+    let distances = (0..seq).flat_map(|query| (0..seq).map(move |key| seq - 1 + key - query));
+    let distances: Vec<i64> = distances.map(|distance| distance as i64).collect();
+    let distances = Tensor::from_data(TensorData::new(distances, [seq * seq]), &device);
+    let bias = bias_rh
+        .select(0, distances)
+        .reshape([1, seq, seq, heads])
+        .permute([0, 3, 1, 2]);
+    let scores = split(q_nd).matmul(split(k_nd).swap_dims(2, 3)) + bias;
+    let masks = masks(
+        shape.lengths,
+        shape.lengths,
+        [seq, seq],
+        shape.causal,
+        &device,
+    );
+    attend(scores, split(v_nd), masks)
+}
+
+/// See [`crate::cross_attention`].
+pub fn cross_attention(
+    q_nd: Tensor<2>,
+    k_md: Tensor<2>,
+    v_md: Tensor<2>,
+    shape: &CrossShape<'_>,
+) -> Tensor<2> {
+    let device = q_nd.device();
+    let (batch, dim, heads) = (shape.keys.len(), shape.head_dim, shape.heads);
+    let split = |x: Tensor<2>| {
+        let seq = x.dims()[0] / batch.max(1);
+        x.reshape([batch, seq, heads, dim]).swap_dims(1, 2)
+    };
+    let (q, k, v) = (split(q_nd), split(k_md), split(v_md));
+    let sizes = [q.dims()[2], k.dims()[2]];
+    let masks = masks(shape.queries, shape.keys, sizes, false, &device);
+    attend(q.matmul(k.swap_dims(2, 3)), v, masks)
+}
+
+/// Softmax of scores `[batch, heads, queries, keys]` and weighted sum of values, heads side by side;
+/// `masks` as from [`masks`].
+fn attend(
+    scores: Tensor<4>,
+    v: Tensor<4>,
+    (hidden, unused): (Tensor<4, Bool>, Tensor<4, Bool>),
+) -> Tensor<2> {
+    let [batch, heads, queries, keys] = scores.dims();
+    let dim = v.dims()[3];
+    let hidden = hidden.expand([batch, heads, queries, keys]);
+    let probs = activation::softmax(scores.mask_fill(hidden, -1.0e9), 3);
+    let unused = unused.expand([batch, heads, queries, dim]);
+    probs
         .matmul(v)
-        .mask_fill(padded.expand([batch, shape.heads, seq, dim]), 0.0);
-    out.swap_dims(1, 2).reshape([rows, shape.heads * dim])
+        .mask_fill(unused, 0.0)
+        .swap_dims(1, 2)
+        .reshape([batch * queries, heads * dim])
 }
 
 /// `[batch, kv_heads, seq, dim]` to `[batch, heads, seq, dim]`: each key-value head serves `heads /
@@ -101,26 +178,30 @@ pub(crate) fn repeat_heads(x: Tensor<4>, heads: usize) -> Tensor<4> {
         .reshape([batch, heads, seq, dim])
 }
 
-/// True where a query may not see a key, `[batch, 1, seq, seq]`, and where a query is padding,
-/// `[batch, 1, seq, 1]`.
+/// True where a query may not see a key, `[batch, 1, queries, keys]`, and where a query is padding or
+/// has no keys at all, `[batch, 1, queries, 1]`.
 fn masks(
-    lengths: &[usize],
-    seq: usize,
+    queries: &[usize],
+    keys: &[usize],
+    sizes: [usize; 2],
     causal: bool,
     device: &Device,
 ) -> (Tensor<4, Bool>, Tensor<4, Bool>) {
-    let batch = lengths.len();
-    let mut hidden = Vec::with_capacity(batch * seq * seq);
-    let mut padded = Vec::with_capacity(batch * seq);
-    for &length in lengths {
-        for query in 0..seq {
-            padded.push(query >= length);
-            hidden.extend((0..seq).map(|key| key >= length || (causal && key > query)));
+    let batch = queries.len();
+    let mut hidden = Vec::with_capacity(batch * sizes[0] * sizes[1]);
+    let mut unused = Vec::with_capacity(batch * sizes[0]);
+    for (&queries, &keys) in queries.iter().zip(keys) {
+        for query in 0..sizes[0] {
+            unused.push(query >= queries || keys == 0);
+            hidden.extend((0..sizes[1]).map(|key| key >= keys || (causal && key > query)));
         }
     }
     (
-        Tensor::from_data(TensorData::new(hidden, [batch, 1, seq, seq]), device),
-        Tensor::from_data(TensorData::new(padded, [batch, 1, seq, 1]), device),
+        Tensor::from_data(
+            TensorData::new(hidden, [batch, 1, sizes[0], sizes[1]]),
+            device,
+        ),
+        Tensor::from_data(TensorData::new(unused, [batch, 1, sizes[0], 1]), device),
     )
 }
 

@@ -101,6 +101,27 @@ vectorised! {
     }
 }
 
+vectorised! {
+    /// Copies `count` rows of `dim` values times `factor`.
+    pub(crate) fn copy_rows(
+        from: &[f32],
+        from_rows: Rows,
+        to: &mut [f32],
+        to_rows: Rows,
+        count: usize,
+        dim: usize,
+        factor: f32,
+    ) {
+        for row in 0..count {
+            let source = &from[from_rows.start + row * from_rows.stride..][..dim];
+            let target = &mut to[to_rows.start + row * to_rows.stride..][..dim];
+            for (x, y) in target.iter_mut().zip(source) {
+                *x = y * factor;
+            }
+        }
+    }
+}
+
 /// `factors` multiply cosines and sines.
 #[inline(always)]
 fn turn(

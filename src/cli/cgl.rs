@@ -15,7 +15,7 @@ use crate::data::example::SpanOptions;
 use crate::data::trec::Qrels;
 use crate::decode::cgl::contrastive_losses;
 use crate::eval::cgl::{self, Aggregation};
-use crate::experiment::{CaseOptions, TrainedModel, contrastive_cases, corpus_of_index};
+use crate::experiment::{CaseOptions, OpenedModel, contrastive_cases, corpus_of_index};
 use crate::index::LiveIndex;
 use crate::model;
 
@@ -54,7 +54,7 @@ pub struct CglArgs {
 
 pub(super) fn run(args: &CglArgs, shared: &Shared) -> Result<()> {
     let device = model::open_device(&shared.device)?;
-    let trained = TrainedModel::open(&args.model, &device)?;
+    let trained = OpenedModel::open(&args.model, &device)?;
     let tokenizer = trained.tokenizer()?;
     let index = LiveIndex::open(&args.index)?;
     index.check_tokenizer(tokenizer.fingerprint())?;
@@ -66,7 +66,7 @@ pub(super) fn run(args: &CglArgs, shared: &Shared) -> Result<()> {
         .filter(|q| qrels.relevant(q.id.as_str()).next().is_some())
         .take(args.limit.unwrap_or(usize::MAX))
         .collect();
-    let objective = &trained.record.spec.objective;
+    let objective = &trained.objective;
     let options = CaseOptions {
         seed: shared.seed.unwrap_or(0),
         negatives: args.negatives,

@@ -1,7 +1,8 @@
 //! The command line: one function per verb. Only this module prints to stdout.
 //!
 //! Results go to stdout or `--out`, progress and remarks to stderr. Exit code 0 is success, 1 a run
-//! that failed or an expectation that was missed, 2 bad usage, configuration or input.
+//! that failed or an expectation that was missed, 2 bad usage, configuration or input, 75 a run that was
+//! asked to stop (SIGTERM, SIGUSR1), saved its state and goes on when started again.
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -14,6 +15,7 @@ mod fit;
 mod index;
 mod progress;
 mod shared;
+mod stop;
 mod sweep;
 mod synth;
 mod table;
@@ -78,13 +80,33 @@ pub fn run(command: &Command) -> Result<()> {
 #[error("{0}")]
 pub struct RunFailed(pub String);
 
-/// Exit code of an error: 1 if the work itself failed, 2 if something it was given is wrong.
+/// Exit code of an error: 1 if the work itself failed, 2 if something it was given is wrong, 75 if it was asked
+/// to stop.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
+    use crate::experiment::ExperimentError;
     use crate::model::ModelError;
+    use crate::sweep::SweepError;
     use crate::train::TrainError;
+    // A transparent error hides its inner one from the chain.
+    let code = |cause: &(dyn std::error::Error + 'static)| -> Option<u8> {
+        let inner = match cause.downcast_ref() {
+            Some(SweepError::Stopped) => return Some(stop::STOPPED),
+            Some(SweepError::Workers { .. } | SweepError::TakenOver { .. }) => return Some(1),
+            Some(SweepError::Experiment(inner)) => inner,
+            _ => cause.downcast_ref()?,
+        };
+        match inner {
+            ExperimentError::Train(TrainError::Stopped { .. }) => Some(stop::STOPPED),
+            ExperimentError::Train(TrainError::Diverged { .. }) => Some(1),
+            ExperimentError::Model(ModelError::NotFinite { .. }) => Some(1),
+            _ => None,
+        }
+    };
+    if let Some(code) = error.chain().find_map(code) {
+        return code;
+    }
     let failed = error.chain().any(|cause| {
         cause.is::<RunFailed>()
-            || matches!(cause.downcast_ref(), Some(TrainError::Diverged { .. }))
             || matches!(cause.downcast_ref(), Some(ModelError::NotFinite { .. }))
     });
     if failed { 1 } else { 2 }

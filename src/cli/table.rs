@@ -6,6 +6,11 @@ use anyhow::Context;
 
 /// Lines of `rows`, the first `left` columns flush left and the others flush right.
 pub(super) fn table(rows: &[Vec<String>], left: usize) -> String {
+    table_with(rows, &(0..left).collect::<Vec<_>>())
+}
+
+/// Lines of `rows`, the columns `left` flush left and the others flush right.
+pub(super) fn table_with(rows: &[Vec<String>], left: &[usize]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         rows.iter()
@@ -23,7 +28,7 @@ pub(super) fn table(rows: &[Vec<String>], left: usize) -> String {
             if column > 0 {
                 line.push_str("  ");
             }
-            if column < left {
+            if left.contains(&column) {
                 line.push_str(&format!("{cell:<width$}"));
             } else {
                 line.push_str(&format!("{cell:>width$}"));

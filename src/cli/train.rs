@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::progress::Progress;
 use super::shared::Shared;
+use super::stop::Stop;
 use super::table::say;
 use crate::config::Config;
 use crate::experiment::Experiment;
@@ -49,11 +50,10 @@ pub(super) fn run(args: &TrainArgs, shared: &Shared) -> Result<()> {
     let (prompt, target) = experiment.typical_example()?;
     let counts = spec.model.counts();
     let examples = spec.num_examples as f64 * spec.train.epochs;
+    let (layers, width) = spec.model.layers_and_width();
     eprintln!(
-        "{} layers of width {}, {} + {} parameters (embedding + rest)\n\
+        "{layers} layers of width {width}, {} + {} parameters (embedding + rest)\n\
          {} pairs, {} examples an epoch of about {prompt} + {target} tokens, about {:.3e} FLOPs",
-        spec.model.num_hidden_layers,
-        spec.model.hidden_size,
         spec.model.params_embedding(),
         spec.model.params_non_embedding(),
         spec.num_pairs,
@@ -74,6 +74,7 @@ pub(super) fn run(args: &TrainArgs, shared: &Shared) -> Result<()> {
             folder.display()
         );
     }
+    let stop = Stop::listen()?;
     let mut bar: Option<Progress> = None;
     let trained = experiment.train(&spec, &device, &mut |p| {
         let bar = bar.get_or_insert_with(|| Progress::new("training", p.steps));
@@ -81,6 +82,7 @@ pub(super) fn run(args: &TrainArgs, shared: &Shared) -> Result<()> {
             p.step,
             &format!("loss {:.4}, {:.0} tokens/s", p.loss, p.tokens_per_sec),
         );
+        stop.asked()
     })?;
     if let Some(bar) = bar {
         bar.finish();

@@ -20,24 +20,55 @@ use crate::atomic_file;
 const SINGLE: &str = "model.safetensors";
 const SHARD_INDEX: &str = "model.safetensors.index.json";
 
-/// Names that published checkpoints carry although the model computes them itself.
-const IGNORED_SUFFIXES: [&str; 1] = ["rotary_emb.inv_freq"];
+/// Names that published checkpoints carry although the model computes them itself or has no use for
+/// them.
+const IGNORED_SUFFIXES: [&str; 2] = [
+    "rotary_emb.inv_freq",
+    "EncDecAttention.relative_attention_bias.weight",
+];
+
+/// Names under which some checkpoints hold another tensor again.
+const COPIES: [(&str, &str); 4] = [
+    ("lm_head.weight", "model.embed_tokens.weight"),
+    ("lm_head.weight", "shared.weight"),
+    ("encoder.embed_tokens.weight", "shared.weight"),
+    ("decoder.embed_tokens.weight", "shared.weight"),
+];
 
 /// Fills `module` from the safetensors of `folder`.
 pub fn load<M: Module>(module: M, folder: &Path) -> Result<M, ModelError> {
-    let shards = shard_paths(folder)?
-        .into_iter()
+    fill(module, &shard_paths(folder)?, &|name| Some(name.into()))
+}
+
+/// Fills those parameters of `module` that `stored` gives the name of a tensor of `file` to.
+pub fn load_some<M: Module>(
+    module: M,
+    file: &Path,
+    stored: &dyn Fn(&str) -> Option<String>,
+) -> Result<M, ModelError> {
+    fill(module, &[file.into()], stored)
+}
+
+fn fill<M: Module>(
+    module: M,
+    files: &[PathBuf],
+    stored: &dyn Fn(&str) -> Option<String>,
+) -> Result<M, ModelError> {
+    let maps = files
+        .iter()
         .map(|path| {
-            let file = File::open(&path).and_then(|file| {
+            let file = File::open(path).and_then(|file| {
                 // SAFETY: the map is only read, and replaced files are renamed over, never changed.
                 unsafe { Mmap::map(&file) }
             });
-            file.map(|map| (path.clone(), map))
-                .map_err(|source| ModelError::Io { path, source })
+            file.map_err(|source| ModelError::Io {
+                path: path.clone(),
+                source,
+            })
         })
         .collect::<Result<Vec<_>, _>>()?;
     let mut views = BTreeMap::new();
-    for (path, map) in &shards {
+    for (path, map) in files.iter().zip(&maps) {
         let bad = |e: safetensors::SafeTensorError| ModelError::Config {
             path: path.clone(),
             message: format!("not a readable safetensors file: {e}"),
@@ -48,7 +79,7 @@ pub fn load<M: Module>(module: M, folder: &Path) -> Result<M, ModelError> {
         }
     }
     views.retain(|name, _| !IGNORED_SUFFIXES.iter().any(|suffix| name.ends_with(suffix)));
-    from_views(module, &views, &folder.join(SINGLE))
+    from_views(module, &views, stored, &files[0])
 }
 
 /// The `f32` tensors of one safetensors file, flat, by name.
@@ -87,9 +118,49 @@ pub fn save<M: Module>(
         .collect();
     let path = folder.join(SINGLE);
     write(&path, tensors).map_err(io_error(path))?;
+    save_config(config, folder)
+}
+
+/// Writes `config.json` into `folder`.
+pub fn save_config(config: &serde_json::Value, folder: &Path) -> Result<(), ModelError> {
     let path = folder.join("config.json");
     let text = serde_json::to_string_pretty(config).expect("a JSON value always serialises");
-    atomic_file::write(&path, |w| writeln!(w, "{text}")).map_err(io_error(path))
+    atomic_file::write(&path, |w| writeln!(w, "{text}"))
+        .map_err(|source| ModelError::Io { path, source })
+}
+
+/// Hash of everything that decides the model of `folder`: configuration, weights, adapters.
+/// Reads all of it once, at the speed of the disk.
+pub fn fingerprint(folder: &Path) -> Result<u64, ModelError> {
+    let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
+        .and_then(|entries| entries.map(|e| e.map(|e| e.path())).collect())
+        .map_err(|source| ModelError::Io {
+            path: folder.into(),
+            source,
+        })?;
+    files.retain(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.ends_with(".safetensors") || name == "config.json" || name == "adapter_config.json"
+    });
+    files.sort();
+    let mut hasher = xxhash_rust::xxh3::Xxh3::new();
+    for path in files {
+        let io_error = |source| ModelError::Io {
+            path: path.clone(),
+            source,
+        };
+        let mut file = File::open(&path).map_err(io_error)?;
+        hasher.update(path.file_name().unwrap_or_default().as_encoded_bytes());
+        let mut buffer = vec![0; 1 << 20];
+        loop {
+            let read = io::Read::read(&mut file, &mut buffer).map_err(io_error)?;
+            if read == 0 {
+                break;
+            }
+            hasher.update(&buffer[..read]);
+        }
+    }
+    Ok(hasher.digest())
 }
 
 /// Writes named `f32` tensors as one safetensors file, in the order of their names.
@@ -129,37 +200,35 @@ pub fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
 fn from_views<M: Module>(
     module: M,
     views: &BTreeMap<String, TensorView<'_>>,
+    stored: &dyn Fn(&str) -> Option<String>,
     path: &Path,
 ) -> Result<M, ModelError> {
     let mut problems = Vec::new();
     let mut wanted = std::collections::BTreeSet::new();
-    for parameter in parameters::list(&module) {
-        match views.get(&parameter.name) {
-            None => problems.push(format!(
-                "  {}: missing, expected {:?}",
-                parameter.name, parameter.shape
-            )),
-            Some(view) if view.shape() != parameter.shape => problems.push(format!(
-                "  {}: has shape {:?}, expected {:?}",
-                parameter.name,
+    for (name, expected) in parameters::shapes(&module) {
+        let Some(name) = stored(&name) else {
+            continue;
+        };
+        match views.get(&name) {
+            None => problems.push(format!("  {name}: missing, expected {expected:?}")),
+            Some(view) if view.shape() != expected => problems.push(format!(
+                "  {name}: has shape {:?}, expected {expected:?}",
                 view.shape(),
-                parameter.shape
             )),
-            Some(view) if to_f32(view).is_none() => problems.push(format!(
-                "  {}: has type {:?}; expected F32, F16 or BF16",
-                parameter.name,
+            Some(view) if !is_float(view.dtype()) => problems.push(format!(
+                "  {name}: has type {:?}; expected F32, F16 or BF16",
                 view.dtype()
             )),
             Some(_) => {}
         }
-        wanted.insert(parameter.name);
+        wanted.insert(name);
     }
     for (name, view) in views {
-        // Some tied checkpoints repeat the embedding as the head.
-        let repeated = name == "lm_head.weight"
-            && views
-                .get("model.embed_tokens.weight")
-                .is_some_and(|e| e.data() == view.data());
+        let repeated = COPIES
+            .iter()
+            .filter(|(copy, _)| copy == name)
+            .filter_map(|(_, of)| views.get(*of))
+            .any(|of| of.data() == view.data());
         if !wanted.contains(name) && !repeated {
             problems.push(format!(
                 "  {name}: not part of the model, has shape {:?}",
@@ -174,10 +243,19 @@ fn from_views<M: Module>(
         });
     }
     Ok(parameters::replace(module, |name, _, old| {
-        let values = to_f32(&views[name]).expect("the type was checked above");
+        let Some(name) = stored(name) else {
+            return old;
+        };
+        let device = old.device();
+        drop(old);
+        let values = to_f32(&views[&name]).expect("the type was checked above");
         let len = values.len();
-        Tensor::from_data(TensorData::new(values, [len]), &old.device())
+        Tensor::from_data(TensorData::new(values, [len]), &device)
     }))
+}
+
+fn is_float(dtype: Dtype) -> bool {
+    matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16)
 }
 
 fn to_f32(view: &TensorView<'_>) -> Option<Vec<f32>> {
@@ -205,7 +283,7 @@ fn to_f32(view: &TensorView<'_>) -> Option<Vec<f32>> {
     })
 }
 
-fn shard_paths(folder: &Path) -> Result<Vec<PathBuf>, ModelError> {
+pub(super) fn shard_paths(folder: &Path) -> Result<Vec<PathBuf>, ModelError> {
     let index = folder.join(SHARD_INDEX);
     if !index.exists() {
         return Ok(vec![folder.join(SINGLE)]);

@@ -7,16 +7,23 @@
 use std::path::PathBuf;
 
 pub mod checkpoint;
-mod config;
+mod family;
+pub mod hub;
+mod layers;
 mod llama;
+pub mod lora;
 mod next_token;
+mod options;
 pub mod parameters;
+mod t5;
 
-pub use config::{
-    LlamaConfig, ModelOptions, RopeScaling, default_heads, layers_and_width, params_of_size,
-};
-pub use llama::{Llama, LlamaState, Sequences};
+pub use family::{Model, ModelConfig, ModelState};
+pub use layers::Sequences;
+pub use llama::{Llama, LlamaConfig, LlamaState, RopeScaling};
+pub use lora::LoraOptions;
 pub use next_token::{Footprint, NextTokenModel};
+pub use options::{Family, ModelOptions, default_heads, layers_and_width, params_of_size};
+pub use t5::{FeedForward, T5, T5Config, T5State};
 
 use burn::tensor::Device;
 
@@ -68,6 +75,14 @@ pub enum ModelError {
     NotFinite {
         /// Which values.
         what: &'static str,
+    },
+    /// A checkpoint that is neither a folder nor to be had from the Hugging Face hub.
+    #[error("checkpoint `{name}`: {message}")]
+    Hub {
+        /// Folder or name.
+        name: String,
+        /// What went wrong and what to do.
+        message: String,
     },
     /// A device name that is not understood or not available.
     #[error("{0}")]

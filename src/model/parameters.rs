@@ -5,6 +5,40 @@ use std::collections::BTreeMap;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Gradients, Tensor};
 
+/// Where a walk over modules stands.
+#[derive(Default)]
+pub(super) struct Path {
+    parts: Vec<String>,
+}
+
+impl Path {
+    /// Goes into the module `name` of a container; the variant of an enum adds nothing to names.
+    pub(super) fn enter(&mut self, name: &str, container: &str) {
+        let name = if container.starts_with("Enum:") {
+            ""
+        } else {
+            name
+        };
+        self.parts.push(name.into());
+    }
+
+    /// Leaves the module entered last.
+    pub(super) fn exit(&mut self) {
+        self.parts.pop();
+    }
+
+    /// Name of the parameter that is reached.
+    pub(super) fn name(&self) -> String {
+        let named: Vec<&str> = self
+            .parts
+            .iter()
+            .map(String::as_str)
+            .filter(|p| !p.is_empty())
+            .collect();
+        named.join(".")
+    }
+}
+
 /// A parameter seen from outside: its name, shape and values.
 pub struct Named {
     /// Path of the parameter, for example `model.layers.0.mlp.up_proj.weight`.
@@ -13,38 +47,50 @@ pub struct Named {
     pub shape: Vec<usize>,
     /// Its values, row-major, without gradient tracking.
     pub values: Tensor<1>,
+    /// Whether it is trained.
+    pub trained: bool,
 }
 
 /// All parameters of `module`, in the order of its fields.
 pub fn list<M: Module>(module: &M) -> Vec<Named> {
     struct Visitor {
-        path: Vec<String>,
+        path: Path,
         found: Vec<Named>,
     }
     impl ModuleVisitor for Visitor {
-        fn enter_module(&mut self, name: &str, _: &str) {
-            self.path.push(name.into());
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.path.enter(name, container);
         }
         fn exit_module(&mut self, _: &str, _: &str) {
-            self.path.pop();
+            self.path.exit();
         }
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let trained = param.val().is_require_grad();
             let tensor = param.val().inner();
             let shape = tensor.dims().to_vec();
             let len: usize = shape.iter().product();
             self.found.push(Named {
-                name: self.path.join("."),
+                name: self.path.name(),
                 shape,
                 values: tensor.reshape([len]),
+                trained,
             });
         }
     }
     let mut visitor = Visitor {
-        path: vec![],
+        path: Path::default(),
         found: vec![],
     };
     module.visit(&mut visitor);
     visitor.found
+}
+
+/// Name and shape of every parameter, in the order of the module's fields.
+pub fn shapes<M: Module>(module: &M) -> Vec<(String, Vec<usize>)> {
+    list(module)
+        .into_iter()
+        .map(|p| (p.name, p.shape))
+        .collect()
 }
 
 /// Replaces every parameter by what `update(name, shape, values)` returns (row-major, same length).
@@ -54,15 +100,15 @@ pub fn replace<M: Module>(
     update: impl FnMut(&str, &[usize], Tensor<1>) -> Tensor<1>,
 ) -> M {
     struct Mapper<F> {
-        path: Vec<String>,
+        path: Path,
         update: F,
     }
     impl<F: FnMut(&str, &[usize], Tensor<1>) -> Tensor<1>> ModuleMapper for Mapper<F> {
-        fn enter_module(&mut self, name: &str, _: &str) {
-            self.path.push(name.into());
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.path.enter(name, container);
         }
         fn exit_module(&mut self, _: &str, _: &str) {
-            self.path.pop();
+            self.path.exit();
         }
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
             let (id, tensor, mapper) = param.consume();
@@ -70,7 +116,7 @@ pub fn replace<M: Module>(
             let tensor = tensor.inner();
             let shape = tensor.dims();
             let len: usize = shape.iter().product();
-            let name = self.path.join(".");
+            let name = self.path.name();
             let values = (self.update)(&name, &shape, tensor.reshape([len]));
             let mut tensor = values.reshape(shape);
             if autodiff {
@@ -83,7 +129,7 @@ pub fn replace<M: Module>(
         }
     }
     module.map(&mut Mapper {
-        path: vec![],
+        path: Path::default(),
         update,
     })
 }
@@ -91,27 +137,26 @@ pub fn replace<M: Module>(
 /// The gradients of one backward pass by parameter name, flat; parameters without one are left out.
 pub fn gradients<M: Module>(module: &M, graph: Gradients) -> BTreeMap<String, Tensor<1>> {
     struct Visitor {
-        path: Vec<String>,
+        path: Path,
         graph: Gradients,
         found: BTreeMap<String, Tensor<1>>,
     }
     impl ModuleVisitor for Visitor {
-        fn enter_module(&mut self, name: &str, _: &str) {
-            self.path.push(name.into());
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.path.enter(name, container);
         }
         fn exit_module(&mut self, _: &str, _: &str) {
-            self.path.pop();
+            self.path.exit();
         }
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             if let Some(gradient) = param.val().grad_remove(&mut self.graph) {
                 let len: usize = gradient.dims().iter().product();
-                self.found
-                    .insert(self.path.join("."), gradient.reshape([len]));
+                self.found.insert(self.path.name(), gradient.reshape([len]));
             }
         }
     }
     let mut visitor = Visitor {
-        path: vec![],
+        path: Path::default(),
         graph,
         found: BTreeMap::new(),
     };

@@ -1,8 +1,12 @@
 //! A grid of models: what is missing is trained, decoded and measured; one row per cell.
 //!
 //! A cell is (size, data fraction, seed, beam width). Cells of one (size, fraction, seed) share a
-//! model and its contrastive generation loss. Finished cells are rows of `runs.jsonl` and are not
-//! done again unless a setting that decides them has changed; an unfinished model resumes from its checkpoint.
+//! model and its contrastive generation loss. Finished cells are row files and are not done again unless a
+//! setting that decides them has changed; an unfinished model resumes from its checkpoint.
+//!
+//! Any number of processes on any number of machines that share the folder work on one sweep: each takes
+//! a model that nobody has (`claim`), does what it lacks (`run`) and writes its rows (`rows`). `local` starts
+//! such processes on this machine, `slurm` on a cluster, `status` tells from the folder how far they are.
 
 use std::collections::BTreeMap;
 
@@ -10,14 +14,25 @@ use serde::{Deserialize, Serialize};
 
 use crate::retrieve::SearchError;
 
+mod claim;
+mod error;
 pub mod flops;
+mod local;
 mod plan;
 mod report;
+mod rows;
 mod run;
+pub mod slurm;
+mod status;
 
-pub use plan::{CellPlan, ModelPlan, Plan, plan};
+pub use claim::{Beat, Claims, Doing, Owner, read_claims};
+pub use error::SweepError;
+pub use local::{WorkerEvent, Workers, available_memory, run_workers};
+pub use plan::{CellPlan, ModelPlan, Plan, SavedModel, SavedPlan, plan};
 pub use report::{Written, report};
-pub use run::{Event, read_rows, run};
+pub use rows::{collect, read_rows};
+pub use run::{Event, missing, run};
+pub use status::{CellState, ModelState, State, status};
 
 /// One finished cell.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -29,6 +44,12 @@ pub struct CellRow {
     pub name: String,
     /// Version of genret and the commit it was built from.
     pub genret: String,
+    /// Architecture of the model; rows of before it was written are of the first one.
+    #[serde(default = "first_family")]
+    pub family: String,
+    /// How passages are found; rows of before it was written are generative.
+    #[serde(default = "first_retriever")]
+    pub retriever: String,
     /// Id of the trained model: hash of everything that made it.
     pub model: String,
     /// Hash of everything else that decides the measures.
@@ -80,4 +101,12 @@ pub struct CellRow {
     /// What the beam lost against exhaustive search, where it was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub search_error: Option<SearchError>,
+}
+
+fn first_family() -> String {
+    "llama".into()
+}
+
+fn first_retriever() -> String {
+    "generative".into()
 }

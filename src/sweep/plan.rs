@@ -1,8 +1,21 @@
 //! What a sweep will do: every cell with its parameters, tokens, FLOPs, memory and time.
+//!
+//! The plan is also written to `plan.json` in the sweep's folder, so that its state can be told, and its
+//! laws be used to plan the next one, from the folder alone.
+//!
+//! Memory of a model is the larger of training (16 bytes a parameter for weights, gradient and moments,
+//! the activations of a micro-batch, three times the logits of its targets) and decoding (weights and
+//! [`batch_bytes`] of the widest beam), with what a process holds anyway: 250 MB of program, the index
+//! file, and eight times the corpus for text and tokens.
 
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::SweepError;
 use crate::config::{Config, hash};
-use crate::experiment::{Experiment, ExperimentError, ModelSpec};
-use crate::model::ModelOptions;
+use crate::decode::{DecodeOptions, batch_bytes};
+use crate::experiment::{Experiment, ExperimentError, ModelSpec, read_json, write_json};
 
 /// Everything a sweep will do.
 #[derive(Clone, Debug)]
@@ -24,8 +37,10 @@ pub struct ModelPlan {
     pub train_flops: f64,
     /// Expected FLOPs of measuring the contrastive generation loss.
     pub measure_flops: f64,
-    /// Expected bytes of weights, moments, gradients and activations in training.
+    /// Expected bytes of a process that trains and decodes the model, see the [module](self).
     pub memory_bytes: f64,
+    /// Optimiser updates.
+    pub steps: u64,
     /// The decodings of the model.
     pub cells: Vec<CellPlan>,
 }
@@ -44,25 +59,19 @@ pub fn plan(experiment: &Experiment) -> Result<Plan, ExperimentError> {
     let config: &Config = &experiment.config;
     let mut models = vec![];
     let typical = experiment.typical_example()?;
+    let process = process_memory(experiment)?;
     for size in &config.sweep.sizes {
         for &fraction in &config.sweep.fractions {
             for seed in &config.sweep.seeds {
-                let options = ModelOptions {
-                    size: Some(size.clone()),
-                    ..config.model.clone()
-                };
+                let options = config.model.with_size(size)?;
                 let spec = experiment.model_spec(&options, fraction, config.seed + seed)?;
                 let counts = spec.model.counts();
                 let examples = spec.num_examples as f64 * config.train.epochs;
                 let (prompt, target) = typical;
-                let micro_tokens = (config.train.micro_batch_size.min(config.train.batch_size)
-                    * (prompt + target)) as f64;
-                let params = spec.model.params_embedding() + spec.model.params_non_embedding();
-                // Weights, gradients and two moments; per token and layer about 16 vectors of the
-                // model's width and 4 of the feed-forward width are kept for the backward pass.
-                let activations = micro_tokens
-                    * spec.model.num_hidden_layers as f64
-                    * (16 * spec.model.hidden_size + 4 * spec.model.intermediate_size) as f64;
+                let steps = (spec.num_examples.div_ceil(config.train.batch_size) as f64
+                    * config.train.epochs)
+                    .round()
+                    .max(1.0) as u64;
                 let cells = config
                     .sweep
                     .beams
@@ -81,7 +90,8 @@ pub fn plan(experiment: &Experiment) -> Result<Plan, ExperimentError> {
                     tokens: examples * (prompt + target) as f64,
                     train_flops: examples * counts.train(prompt, target),
                     measure_flops,
-                    memory_bytes: 4.0 * (4.0 * params as f64 + activations),
+                    memory_bytes: memory(experiment, &spec, typical) + process,
+                    steps,
                     cells,
                     spec,
                 });
@@ -96,5 +106,129 @@ impl ModelPlan {
     /// Id of the model: hash of everything that makes it.
     pub fn id(&self) -> String {
         hash(&self.spec)
+    }
+}
+
+fn memory(experiment: &Experiment, spec: &ModelSpec, (prompt, target): (usize, usize)) -> f64 {
+    let config = &experiment.config;
+    let shape = &spec.model;
+    let params = (shape.params_embedding() + shape.params_non_embedding()) as f64;
+    let vocab = shape.vocab_size() as f64;
+    let examples = config.train.micro_batch_size.min(config.train.batch_size) as f64;
+    let kept = shape.activations_per_token() as f64;
+    let training = 16.0 * params
+        + 4.0 * examples * (prompt + target) as f64 * kept
+        + 12.0 * examples * target as f64 * vocab;
+    let beams = config.sweep.beams.iter().map(|&beam_width| {
+        let options = DecodeOptions {
+            beam_width,
+            ..config.decode.clone()
+        };
+        let queries = options.queries_per_batch();
+        batch_bytes(&shape.footprint(), &options, queries, prompt)
+    });
+    let decoding = 4.0 * params + beams.max().unwrap_or(0) as f64;
+    training.max(decoding)
+}
+
+fn process_memory(experiment: &Experiment) -> Result<f64, ExperimentError> {
+    let path = experiment.config.out.join("index.genret");
+    let index = std::fs::metadata(&path)
+        .map_err(|source| ExperimentError::Io { path, source })?
+        .len();
+    let passages = experiment.dataset.corpus.passages();
+    let text: usize = passages.iter().map(|p| p.title.len() + p.text.len()).sum();
+    Ok(2.5e8 + index as f64 + 8.0 * text as f64)
+}
+
+/// What `plan.json` says of a sweep.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SavedPlan {
+    /// Name of the experiment.
+    pub name: String,
+    /// Queries that every cell decodes.
+    pub queries: usize,
+    /// Models in the order they are trained.
+    pub models: Vec<SavedModel>,
+}
+
+/// What `plan.json` says of a model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SavedModel {
+    /// Id: hash of everything that makes it.
+    pub id: String,
+    /// Size by name.
+    pub size: String,
+    /// Share of the training pairs.
+    pub fraction: f64,
+    /// Seed of weights and order.
+    pub seed: u64,
+    /// All parameters but embedding and head.
+    pub params_non_embedding: u64,
+    /// Distinct (query, passage) pairs.
+    pub pairs: u64,
+    /// Optimiser updates.
+    pub steps: u64,
+    /// Expected training FLOPs.
+    pub train_flops: f64,
+    /// Expected FLOPs of the contrastive generation loss.
+    pub measure_flops: f64,
+    /// Expected bytes of a process that works on it.
+    pub memory_bytes: f64,
+    /// Beam width and expected FLOPs per query of every cell.
+    pub cells: Vec<(u64, f64)>,
+}
+
+impl Plan {
+    /// What [`SavedPlan`] keeps of it.
+    pub fn to_saved(&self, experiment: &Experiment) -> Result<SavedPlan, ExperimentError> {
+        let mut queries = 0;
+        for split in &experiment.config.evaluate.splits {
+            queries += experiment.queries(split)?.len();
+        }
+        let models = self.models.iter().map(|model| SavedModel {
+            id: model.id(),
+            size: model.size.clone(),
+            fraction: model.spec.fraction,
+            seed: model.spec.seed,
+            params_non_embedding: model.spec.model.params_non_embedding() as u64,
+            pairs: model.spec.num_pairs as u64,
+            steps: model.steps,
+            train_flops: model.train_flops,
+            measure_flops: model.measure_flops,
+            memory_bytes: model.memory_bytes,
+            cells: (model.cells.iter())
+                .map(|cell| (cell.beam as u64, cell.decode_flops))
+                .collect(),
+        });
+        Ok(SavedPlan {
+            name: experiment.config.name.clone(),
+            queries,
+            models: models.collect(),
+        })
+    }
+}
+
+impl SavedPlan {
+    /// Writes `plan.json` below `out`.
+    pub fn save(&self, out: &Path) -> Result<(), SweepError> {
+        Ok(write_json(&out.join("plan.json"), self)?)
+    }
+
+    /// The plan below `out`, `None` if no sweep has begun there.
+    pub fn open(out: &Path) -> Result<Option<Self>, SweepError> {
+        let path = out.join("plan.json");
+        if !path.exists() {
+            return Ok(None);
+        }
+        Ok(Some(read_json(&path)?))
+    }
+}
+
+impl SavedModel {
+    /// Expected FLOPs of training it, measuring it, and decoding `queries` queries in every cell.
+    pub fn flops(&self, queries: usize) -> f64 {
+        let decode: f64 = self.cells.iter().map(|(_, flops)| flops).sum();
+        self.train_flops + self.measure_flops + decode * queries as f64
     }
 }

@@ -6,6 +6,7 @@
 //! weights, its moments and its step number, and a run that was killed and resumed ends with the
 //! same bits as one that was not.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -13,7 +14,7 @@ use burn::tensor::Tensor;
 
 use crate::data::batch;
 use crate::data::example::{Example, ExampleError};
-use crate::model::{Llama, ModelError, Sequences, checkpoint, parameters};
+use crate::model::{Model, ModelError, checkpoint, parameters};
 use crate::record::{self, RecordError, RowWriter, StepRow};
 use crate::types::TokenId;
 
@@ -50,6 +51,16 @@ pub enum TrainError {
         /// The step that produced it.
         step: u64,
         /// Where the last good state is.
+        checkpoint: PathBuf,
+    },
+    /// The progress callback asked for it.
+    #[error("stopped after step {step} of {steps}; {} continues it", checkpoint.display())]
+    Stopped {
+        /// Updates done.
+        step: u64,
+        /// Updates in all.
+        steps: u64,
+        /// Where the state is.
         checkpoint: PathBuf,
     },
     /// There is nothing to train on.
@@ -127,8 +138,8 @@ pub struct TrainRun<'a> {
     pub flops: &'a dyn Fn(usize, usize) -> f64,
     /// Folder of `steps.jsonl` and `checkpoint.safetensors`.
     pub folder: &'a Path,
-    /// Told after every step.
-    pub progress: &'a mut dyn FnMut(Progress),
+    /// Told after every step; a break saves a checkpoint and ends the run with [`TrainError::Stopped`].
+    pub progress: &'a mut dyn FnMut(Progress) -> ControlFlow<()>,
 }
 
 impl TrainRun<'_> {
@@ -137,7 +148,7 @@ impl TrainRun<'_> {
     ///
     /// # Errors
     /// [`TrainError::Diverged`] leaves the last good checkpoint in place.
-    pub fn run(&mut self, mut model: Llama) -> Result<(Llama, TrainSummary), TrainError> {
+    pub fn run(&mut self, mut model: Model) -> Result<(Model, TrainSummary), TrainError> {
         if self.source.is_empty() {
             return Err(TrainError::NoExamples);
         }
@@ -168,7 +179,9 @@ impl TrainRun<'_> {
                 let examples = self.source.epoch(epoch)?;
                 let lengths: Vec<usize> = examples.iter().map(num_tokens).collect();
                 // Before the first step, not in the middle of the night.
-                model.check_length(lengths.iter().copied().max().unwrap_or(0))?;
+                for example in &examples {
+                    model.check_lengths(example.prompt.len(), example.target.len())?;
+                }
                 let order = batch::batches(&lengths, options.batch_size, self.seed, epoch);
                 epoch_data = Some((epoch, examples, order));
             }
@@ -227,16 +240,24 @@ impl TrainRun<'_> {
                 validation_loss,
                 tokens_per_sec,
             })?;
-            (self.progress)(Progress {
+            let told = (self.progress)(Progress {
                 step: counters.step,
                 steps,
                 loss,
                 tokens_per_sec,
             });
-            if !last && saved.elapsed().as_secs_f64() > options.checkpoint_every_secs {
+            let due = saved.elapsed().as_secs_f64() > options.checkpoint_every_secs;
+            if !last && (due || told.is_break()) {
                 rows.sync()?;
                 self.save(&model, &optimizer, counters, &checkpoint_path)?;
                 saved = Instant::now();
+                if told.is_break() {
+                    return Err(TrainError::Stopped {
+                        step: counters.step,
+                        steps,
+                        checkpoint: checkpoint_path,
+                    });
+                }
             }
         }
         rows.sync()?;
@@ -273,7 +294,7 @@ impl TrainRun<'_> {
 
     fn save(
         &self,
-        model: &Llama,
+        model: &Model,
         optimizer: &AdamW,
         counters: Counters,
         path: &Path,
@@ -301,10 +322,10 @@ impl TrainRun<'_> {
 
     fn restore(
         &self,
-        model: Llama,
+        model: Model,
         optimizer: &mut AdamW,
         path: &Path,
-    ) -> Result<(Llama, Counters), TrainError> {
+    ) -> Result<(Model, Counters), TrainError> {
         let mut tensors = checkpoint::read(path)?;
         let damaged = |what: &str| ModelError::Config {
             path: path.into(),
@@ -380,7 +401,7 @@ fn num_tokens(example: &Example) -> usize {
 
 /// Mean loss per target token of a batch, and its gradient.
 fn loss_and_gradients(
-    model: &Llama,
+    model: &Model,
     batch: &[&Example],
     micro_batch_size: usize,
 ) -> Result<(f64, optimizer::Gradients), TrainError> {
@@ -398,7 +419,7 @@ fn loss_and_gradients(
 
 /// Mean loss per target token over `examples`, without gradients.
 fn validation_loss(
-    model: &Llama,
+    model: &Model,
     examples: &[Example],
     micro_batch_size: usize,
 ) -> Result<f64, TrainError> {
@@ -414,26 +435,13 @@ fn validation_loss(
 }
 
 /// Summed loss of the target tokens of a micro-batch.
-fn micro_loss(model: &Llama, batch: &[&Example]) -> Result<Tensor<1>, TrainError> {
-    // The last target token is predicted, never read.
-    let rows: Vec<Vec<TokenId>> = batch
+fn micro_loss(model: &Model, batch: &[&Example]) -> Result<Tensor<1>, TrainError> {
+    let pairs: Vec<(&[TokenId], &[TokenId])> = batch
         .iter()
-        .map(|e| {
-            let read = &e.target[..e.target.len() - 1];
-            e.prompt.iter().chain(read).copied().collect()
-        })
+        .map(|e| (&e.prompt[..], &e.target[..]))
         .collect();
-    let sequences = Sequences::pad(&rows);
-    let mut positions = vec![];
-    let mut targets = vec![];
-    for (row, example) in batch.iter().enumerate() {
-        let first = row * sequences.seq + example.prompt.len() - 1;
-        positions.extend((first..first + example.target.len()).map(|p| p as i32));
-        targets.extend_from_slice(&example.target);
-    }
-    let hidden = model.hidden(&sequences, true)?;
-    let positions = Tensor::from_ints(&positions[..], &model.device());
-    Ok(model.loss_sum(genret_kernels::embedding(hidden, positions), &targets))
+    let targets: Vec<TokenId> = pairs.iter().flat_map(|(_, t)| *t).copied().collect();
+    Ok(model.loss_sum(model.target_hidden(&pairs)?, &targets))
 }
 
 fn scalar(tensor: Tensor<1>) -> f64 {

@@ -33,7 +33,7 @@ impl ExampleSource for Copying {
     }
 }
 
-fn model(device: &Device) -> Llama {
+fn model(device: &Device) -> Model {
     let options = ModelOptions {
         n_layers: Some(2),
         d_model: Some(32),
@@ -41,7 +41,8 @@ fn model(device: &Device) -> Llama {
         n_kv_heads: Some(2),
         ..Default::default()
     };
-    options.resolve(VOCAB as usize).unwrap().init(3, device)
+    let config = options.resolve(VOCAB as usize).unwrap();
+    config.init(3, device)
 }
 
 fn options() -> TrainOptions {
@@ -68,7 +69,7 @@ fn train(
     folder: &Path,
     options: &TrainOptions,
     stop: Option<u64>,
-) -> Option<(Llama, TrainSummary)> {
+) -> Option<(Model, TrainSummary)> {
     let source = Copying { examples: 100 };
     let validation = Copying { examples: 10 }.epoch(99).unwrap();
     let run = || {
@@ -79,7 +80,10 @@ fn train(
             seed: 5,
             flops: &|prompt, target| (prompt + 10 * target) as f64,
             folder,
-            progress: &mut |p| assert_ne!(Some(p.step), stop, "stopped on purpose"),
+            progress: &mut |p| {
+                assert_ne!(Some(p.step), stop, "stopped on purpose");
+                ControlFlow::Continue(())
+            },
         }
         .run(model(&Device::flex().autodiff()))
         .unwrap()
@@ -87,7 +91,7 @@ fn train(
     catch_unwind(AssertUnwindSafe(run)).ok()
 }
 
-fn weights(model: &Llama) -> Vec<(String, Vec<u32>)> {
+fn weights(model: &Model) -> Vec<(String, Vec<u32>)> {
     parameters::list(model)
         .into_iter()
         .map(|p| {
@@ -190,11 +194,70 @@ fn divergence_stops_with_the_step() {
         seed: 5,
         flops: &|_, _| 0.0,
         folder: &folder,
-        progress: &mut |_| (),
+        progress: &mut |_| ControlFlow::Continue(()),
     }
     .run(model(&Device::flex().autodiff()))
     .unwrap_err();
     assert!(matches!(error, TrainError::Diverged { .. }), "{error}");
+}
+
+#[test]
+fn a_run_that_is_asked_to_stop_leaves_its_state_and_goes_on() {
+    let seldom = TrainOptions {
+        checkpoint_every_secs: 1e9,
+        ..options()
+    };
+    let whole = folder("asked-whole");
+    let (expected, _) = train(&whole, &seldom, None).unwrap();
+    let asked = folder("asked");
+    let source = Copying { examples: 100 };
+    let validation = Copying { examples: 10 }.epoch(99).unwrap();
+    let error = TrainRun {
+        source: &source,
+        validation: &validation,
+        options: &seldom,
+        seed: 5,
+        flops: &|prompt, target| (prompt + 10 * target) as f64,
+        folder: &asked,
+        progress: &mut |p| {
+            if p.step == 9 {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        },
+    }
+    .run(model(&Device::flex().autodiff()))
+    .unwrap_err();
+    assert!(
+        matches!(
+            error,
+            TrainError::Stopped {
+                step: 9,
+                steps: 26,
+                ..
+            }
+        ),
+        "{error}"
+    );
+    let mut first = None;
+    let (resumed, _) = TrainRun {
+        source: &source,
+        validation: &validation,
+        options: &seldom,
+        seed: 5,
+        flops: &|prompt, target| (prompt + 10 * target) as f64,
+        folder: &asked,
+        progress: &mut |p| {
+            first.get_or_insert(p.step);
+            ControlFlow::Continue(())
+        },
+    }
+    .run(model(&Device::flex().autodiff()))
+    .unwrap();
+    assert_eq!(first, Some(10));
+    assert_eq!(weights(&resumed), weights(&expected));
+    assert_eq!(rows(&asked), rows(&whole));
 }
 
 #[test]

@@ -63,6 +63,57 @@ pub fn assert_close(name: &str, found: &[f32], expected: &[f32], tolerance: f32)
     }
 }
 
+pub const TOLERANCE: f32 = 2e-5;
+
+/// Values and gradients of a function of several matrices, with a random upstream gradient.
+pub fn run(
+    inputs: &[(u64, [usize; 2])],
+    device: &Device,
+    f: impl Fn(&[Tensor<2>]) -> Tensor<2>,
+) -> (Vec<f32>, Vec<Vec<f32>>) {
+    let leaves: Vec<Tensor<2>> = inputs
+        .iter()
+        .map(|&(seed, shape)| matrix(seed, shape, device).require_grad())
+        .collect();
+    let out = f(&leaves);
+    let upstream = matrix(999, out.dims(), device);
+    let grads = (out.clone() * upstream).sum().backward();
+    let gradients = leaves
+        .iter()
+        .map(|leaf| values(leaf.grad(&grads).expect("every leaf has a gradient")))
+        .collect();
+    (values(out), gradients)
+}
+
+pub fn compare(
+    name: &str,
+    inputs: &[(u64, [usize; 2])],
+    fast: impl Fn(&[Tensor<2>]) -> Tensor<2>,
+    slow: impl Fn(&[Tensor<2>]) -> Tensor<2>,
+) {
+    let (expected, expected_gradients) = run(inputs, &autodiff(), &slow);
+    for device in [
+        autodiff(),
+        Device::flex().autodiff().gradient_checkpointing(),
+    ] {
+        let (found, gradients) = run(inputs, &device, &fast);
+        assert_close(name, &found, &expected, TOLERANCE);
+        for (index, (found, expected)) in gradients.iter().zip(&expected_gradients).enumerate() {
+            assert_close(
+                &format!("{name}: gradient {index}"),
+                found,
+                expected,
+                TOLERANCE,
+            );
+        }
+    }
+    let leaves: Vec<Tensor<2>> = inputs
+        .iter()
+        .map(|&(seed, shape)| matrix(seed, shape, &plain()))
+        .collect();
+    assert_close(name, &values(fast(&leaves)), &expected, TOLERANCE);
+}
+
 /// Runs `work` in pools of one, two and three threads, `runs` times each, and checks that all bits
 /// agree.
 pub fn assert_deterministic(name: &str, runs: usize, work: impl Fn() -> Vec<u32> + Sync) {

@@ -4,4 +4,5 @@ mod adamw;
 mod beam_cache;
 mod common;
 mod operations;
+mod relative;
 mod threads;

@@ -4,57 +4,6 @@ use crate::common::*;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use genret_kernels::{self as fused, AttentionShape, Rotary, reference};
 
-const TOLERANCE: f32 = 2e-5;
-
-/// Values and gradients of a function of several matrices, with a random upstream gradient.
-fn run(
-    inputs: &[(u64, [usize; 2])],
-    device: &Device,
-    f: impl Fn(&[Tensor<2>]) -> Tensor<2>,
-) -> (Vec<f32>, Vec<Vec<f32>>) {
-    let leaves: Vec<Tensor<2>> = inputs
-        .iter()
-        .map(|&(seed, shape)| matrix(seed, shape, device).require_grad())
-        .collect();
-    let out = f(&leaves);
-    let upstream = matrix(999, out.dims(), device);
-    let grads = (out.clone() * upstream).sum().backward();
-    let gradients = leaves
-        .iter()
-        .map(|leaf| values(leaf.grad(&grads).expect("every leaf has a gradient")))
-        .collect();
-    (values(out), gradients)
-}
-
-fn compare(
-    name: &str,
-    inputs: &[(u64, [usize; 2])],
-    fast: impl Fn(&[Tensor<2>]) -> Tensor<2>,
-    slow: impl Fn(&[Tensor<2>]) -> Tensor<2>,
-) {
-    let (expected, expected_gradients) = run(inputs, &autodiff(), &slow);
-    for device in [
-        autodiff(),
-        Device::flex().autodiff().gradient_checkpointing(),
-    ] {
-        let (found, gradients) = run(inputs, &device, &fast);
-        assert_close(name, &found, &expected, TOLERANCE);
-        for (index, (found, expected)) in gradients.iter().zip(&expected_gradients).enumerate() {
-            assert_close(
-                &format!("{name}: gradient {index}"),
-                found,
-                expected,
-                TOLERANCE,
-            );
-        }
-    }
-    let leaves: Vec<Tensor<2>> = inputs
-        .iter()
-        .map(|&(seed, shape)| matrix(seed, shape, &plain()))
-        .collect();
-    assert_close(name, &values(fast(&leaves)), &expected, TOLERANCE);
-}
-
 #[test]
 fn linear() {
     for (rows, inner, outer) in [
@@ -87,13 +36,25 @@ fn rms_norm() {
 }
 
 #[test]
-fn swiglu() {
+fn units() {
     for (rows, width) in [(1, 1), (5, 7), (300, 129)] {
         compare(
             &format!("swiglu {rows}x{width}"),
             &[(1, [rows, width]), (2, [rows, width])],
             |x| fused::swiglu(x[0].clone() * 8.0, x[1].clone()),
             |x| reference::swiglu(x[0].clone() * 8.0, x[1].clone()),
+        );
+        compare(
+            &format!("geglu {rows}x{width}"),
+            &[(1, [rows, width]), (2, [rows, width])],
+            |x| fused::geglu(x[0].clone() * 8.0, x[1].clone()),
+            |x| reference::geglu(x[0].clone() * 8.0, x[1].clone()),
+        );
+        compare(
+            &format!("relu {rows}x{width}"),
+            &[(1, [rows, width])],
+            |x| fused::relu(x[0].clone()),
+            |x| reference::relu(x[0].clone()),
         );
     }
 }
@@ -198,6 +159,8 @@ fn nan_is_not_hidden() {
         [false, false, true, false]
     );
     assert!(values(fused::swiglu(hidden.clone(), hidden.clone()))[25].is_nan());
+    assert!(values(fused::geglu(hidden.clone(), hidden.clone()))[25].is_nan());
+    assert!(values(fused::relu(hidden.clone()))[25].is_nan());
     assert!(
         values(fused::rms_norm(hidden, vector(1, 10, &device), 1e-5))[20..30]
             .iter()

@@ -10,9 +10,9 @@ use super::table::say;
 use crate::config::Task;
 use crate::data;
 use crate::decode::{BatchSize, DecodeOptions, Normalise, SampleOptions};
-use crate::experiment::TrainedModel;
+use crate::experiment::OpenedModel;
 use crate::index::{LiveIndex, PassageSet};
-use crate::model::{self, Llama};
+use crate::model::{self, Model};
 use crate::retrieve::generative::Generative;
 use crate::retrieve::ranking::RankingOptions;
 use crate::tokenizer::Tokenizer;
@@ -144,7 +144,7 @@ enum Method {
 
 /// Everything that answers queries.
 struct Session {
-    model: TrainedModel,
+    model: OpenedModel,
     tokenizer: Tokenizer,
     index: LiveIndex,
     options: DecodeOptions,
@@ -233,8 +233,8 @@ impl Session {
         if let Some(path) = &args.filter {
             index = index.restricted_to(&PassageSet::read(path, &index)?);
         }
-        let model = TrainedModel::open(&args.model, &device)?;
-        if model.record.spec.objective.task != Task::Ngrams {
+        let model = OpenedModel::open(&args.model, &device)?;
+        if model.objective.task != Task::Ngrams {
             bail!(
                 "{}: the model was trained to write queries; use it with --task queries",
                 args.model.display()
@@ -251,12 +251,12 @@ impl Session {
         })
     }
 
-    fn retriever(&self) -> Generative<'_, Llama, LiveIndex> {
+    fn retriever(&self) -> Generative<'_, Model, LiveIndex> {
         Generative {
             model: &self.model.model,
             index: &self.index,
             tokenizer: &self.tokenizer,
-            template: &self.model.record.spec.objective.template,
+            template: &self.model.objective.template,
             decode: &self.options,
             ranking: &self.ranking,
         }

@@ -16,7 +16,7 @@ use crate::config::{Task, hash};
 use crate::data::Corpus;
 use crate::data::example::corpus_tokens;
 use crate::decode::DecodeOptions;
-use crate::experiment::TrainedModel;
+use crate::experiment::OpenedModel;
 use crate::model;
 use crate::retrieve::doc2query::QueryWriter;
 
@@ -57,8 +57,8 @@ pub(super) fn run(args: &DecodeArgs, shared: &Shared) -> Result<()> {
         );
     }
     let device = model::open_device(&shared.device)?;
-    let trained = TrainedModel::open(&args.model, &device)?;
-    let objective = &trained.record.spec.objective;
+    let trained = OpenedModel::open(&args.model, &device)?;
+    let objective = &trained.objective;
     if objective.task != Task::Queries {
         bail!(
             "{}: the model was not trained to write queries; train one with objective.task = \"queries\"",
@@ -82,7 +82,7 @@ pub(super) fn run(args: &DecodeArgs, shared: &Shared) -> Result<()> {
         ..decode.clone()
     };
     let identity = hash(&(
-        &trained.record,
+        &trained.identity,
         corpus.fingerprint(),
         (settings, sampling, args.per_passage, &shared.device),
     ));

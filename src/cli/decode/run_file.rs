@@ -32,7 +32,7 @@ pub(super) fn write(
         ..session.options.clone()
     };
     let identity = hash(&(
-        &session.model.record,
+        &session.model.identity,
         index.fingerprint(),
         texts,
         (options, args.k, &args.tag, &args.explain, &shared.device),

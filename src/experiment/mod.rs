@@ -5,6 +5,7 @@
 //! finds what is there and refuses what was made from other settings.
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use burn::module::Module;
@@ -13,24 +14,23 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::atomic_file;
-use crate::config::{self, Config, ConfigError, ObjectiveOptions, Task};
+use crate::config::{self, Config, ConfigError, Task};
 use crate::data::example::{
-    Example, ExampleError, ExampleMaker, PassageTokens, SpanOptions, Template, View, corpus_tokens,
+    Example, ExampleError, ExampleMaker, PassageTokens, SpanOptions, Template, corpus_tokens,
     nested_subset,
 };
-use crate::data::trec::{Qrels, TrecError};
+use crate::data::trec::TrecError;
 use crate::data::{Corpus, DataError, Dataset, Pair, synth};
 use crate::decode::cgl::ContrastiveCase;
-use crate::eval::cgl;
 use crate::index::{IndexBuilder, IndexError, IndexOptions, LiveIndex, NgramIndex, SubstringIndex};
-use crate::model::{Llama, LlamaConfig, ModelError, ModelOptions, checkpoint};
+use crate::model::{ModelError, ModelOptions};
 use crate::plot::PlotError;
 use crate::record::{self, RecordError};
 use crate::retrieve::RetrieveError;
 use crate::scaling::ScalingError;
 use crate::tokenizer::{self, Tokenizer, TokenizerError};
-use crate::train::{ExampleSource, Progress, TrainError, TrainOptions, TrainRun, TrainSummary};
-use crate::types::{Passage, PassageIdx, Query};
+use crate::train::{ExampleSource, Progress, TrainError, TrainRun};
+use crate::types::{Passage, Query};
 
 /// Version of genret and the commit it was built from.
 pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " ", env!("GENRET_COMMIT"));
@@ -102,13 +102,19 @@ pub enum ExperimentError {
         /// Its layout.
         found: u32,
     },
-    /// A folder that does not hold a trained model.
-    #[error("{}: {source}; expected a folder that `genret train` finished", path.display())]
+    /// A folder that does not hold a model.
+    #[error("{} holds neither genret.json nor config.json nor adapter_config.json: expected a folder that `genret train` finished, or a Hugging Face checkpoint", path.display())]
     NotAModel {
-        /// The file that is missing.
+        /// The folder.
         path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
+    },
+    /// The checkpoint that a model starts from is not what it was.
+    #[error(
+        "checkpoint `{checkpoint}` has changed since training began: put it back, or train again in another `out`"
+    )]
+    OtherStart {
+        /// Folder or name.
+        checkpoint: String,
     },
     /// The folder was made with other settings.
     #[error("{} was made with other settings of {what}; choose another `out` or remove the folder", path.display())]
@@ -134,62 +140,6 @@ pub enum ExperimentError {
     },
 }
 
-/// Everything that makes a trained model; its hash is the model's id.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ModelSpec {
-    /// Shape.
-    pub model: LlamaConfig,
-    /// Fingerprint of passages, queries and judgements.
-    pub collection: u64,
-    /// Fingerprint of the tokenizer.
-    pub tokenizer: u64,
-    /// Split of the training queries.
-    pub split: String,
-    /// Share of the training pairs.
-    pub fraction: f64,
-    /// Decides which pairs the share holds.
-    pub subset_seed: u64,
-    /// That many pairs.
-    pub num_pairs: usize,
-    /// Examples of one epoch.
-    pub num_examples: usize,
-    /// Split of the validation queries, and how many of them are used.
-    pub validation: (String, usize),
-    /// What the model learns.
-    pub objective: ObjectiveOptions,
-    /// How.
-    pub train: TrainOptions,
-    /// Seed of weights, order and spans.
-    pub seed: u64,
-}
-
-/// What a model folder says about its model, in `genret.json`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ModelRecord {
-    /// Layout version.
-    pub schema: u32,
-    /// Version of genret and the commit it was built from.
-    pub genret: String,
-    /// Everything that made the model.
-    pub spec: ModelSpec,
-    /// Parameters of embedding and head.
-    pub params_embedding: usize,
-    /// All other parameters.
-    pub params_non_embedding: usize,
-    /// How training ended.
-    pub summary: TrainSummary,
-}
-
-/// A trained model and its folder.
-pub struct TrainedModel {
-    /// The model, without gradients.
-    pub model: Llama,
-    /// What its folder says about it.
-    pub record: ModelRecord,
-    /// Its folder.
-    pub folder: PathBuf,
-}
-
 /// A configuration with its data, tokenizer and index opened.
 pub struct Experiment {
     /// The configuration.
@@ -203,6 +153,12 @@ pub struct Experiment {
     passages: Vec<PassageTokens>,
     collection: u64,
 }
+
+mod cases;
+mod trained;
+
+pub use cases::{CaseOptions, contrastive_cases};
+pub use trained::{ModelRecord, ModelSpec, OpenedModel, Start, TrainedModel};
 
 /// What was prepared from which settings, in `prepared.json`.
 #[derive(PartialEq, Serialize, Deserialize)]
@@ -325,8 +281,11 @@ impl Experiment {
         let pairs = self.pairs(fraction)?;
         let objective = self.config.objective.clone();
         let source = self.source(&pairs, seed)?;
+        let (model, start, lora) = ModelSpec::resolve(options, self.tokenizer.vocab_size())?;
         Ok(ModelSpec {
-            model: options.resolve(self.tokenizer.vocab_size())?,
+            model,
+            start,
+            lora,
             collection: self.collection,
             tokenizer: self.tokenizer.fingerprint(),
             split: data.train.clone(),
@@ -366,10 +325,10 @@ impl Experiment {
         &self,
         spec: &ModelSpec,
         device: &Device,
-        progress: &mut dyn FnMut(Progress),
+        progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<TrainedModel, ExperimentError> {
         let folder = self.model_folder(spec);
-        if folder.join(RECORD).exists() {
+        if TrainedModel::is_in(&folder) {
             let trained = TrainedModel::open(&folder, device)?;
             TrainRun::discard_checkpoint(&folder)?;
             return Ok(trained);
@@ -378,7 +337,6 @@ impl Experiment {
         let pairs = self.pairs(spec.fraction)?;
         let validation = self.validation()?;
         let counts = spec.model.counts();
-        let model = spec.model.init(spec.seed, &device.clone().autodiff());
         let (model, summary) = TrainRun {
             source: &self.source(&pairs, spec.seed)?,
             validation: &validation,
@@ -388,25 +346,10 @@ impl Experiment {
             folder: &folder,
             progress,
         }
-        .run(model)?;
-        let model = model.valid();
-        checkpoint::save(&model, &spec.model.to_hugging_face(), &folder)?;
-        self.tokenizer.save(&folder.join("tokenizer.json"))?;
-        let record = ModelRecord {
-            schema: record::SCHEMA,
-            genret: VERSION.into(),
-            spec: spec.clone(),
-            params_embedding: spec.model.params_embedding(),
-            params_non_embedding: spec.model.params_non_embedding(),
-            summary,
-        };
-        write_json(&folder.join(RECORD), &record)?;
+        .run(spec.begin(&device.clone().autodiff())?)?;
+        let trained = TrainedModel::save(model.valid(), spec, summary, &self.tokenizer, &folder)?;
         TrainRun::discard_checkpoint(&folder)?;
-        Ok(TrainedModel {
-            model,
-            record,
-            folder,
-        })
+        Ok(trained)
     }
 
     /// The queries of `split` that are decoded and measured: those with a relevant passage, at most
@@ -553,37 +496,6 @@ impl ExampleSource for PairSource<'_> {
     }
 }
 
-const RECORD: &str = "genret.json";
-
-impl TrainedModel {
-    /// Opens a folder that `genret train` or `genret sweep` finished.
-    pub fn open(folder: &Path, device: &Device) -> Result<Self, ExperimentError> {
-        let path = folder.join(RECORD);
-        let record: ModelRecord = read_json(&path).map_err(|error| match error {
-            ExperimentError::Io { path, source } => ExperimentError::NotAModel { path, source },
-            other => other,
-        })?;
-        if record.schema > record::SCHEMA {
-            return Err(ExperimentError::Later {
-                path,
-                found: record.schema,
-            });
-        }
-        let config = LlamaConfig::load(&folder.join("config.json"))?;
-        let model = checkpoint::load(config.init(0, device), folder)?;
-        Ok(Self {
-            model,
-            record,
-            folder: folder.into(),
-        })
-    }
-
-    /// The tokenizer the model was trained with.
-    pub fn tokenizer(&self) -> Result<Tokenizer, ExperimentError> {
-        Ok(Tokenizer::load(&self.folder.join("tokenizer.json"))?)
-    }
-}
-
 /// The passages of an index, read back from their tokens, for what needs words as well.
 ///
 /// # Errors
@@ -617,75 +529,6 @@ pub fn corpus_of_index(
         }),
         None => Ok((corpus, passages)),
     }
-}
-
-/// How contrastive cases are drawn.
-pub struct CaseOptions<'a> {
-    /// Decides negatives and spans, together with query and passage.
-    pub seed: u64,
-    /// Random passages per query.
-    pub negatives: usize,
-    /// Spans that identify a passage.
-    pub span: SpanOptions,
-    /// The prompts.
-    pub template: &'a Template,
-}
-
-/// One case per query and relevant passage: that passage, random others, and spans of each, drawn as
-/// in training by their likeness to the query. The cases of a query share their negatives.
-pub fn contrastive_cases(
-    corpus: &Corpus,
-    passages: &[PassageTokens],
-    tokenizer: &Tokenizer,
-    queries: &[Query],
-    qrels: &Qrels,
-    options: &CaseOptions<'_>,
-) -> Result<Vec<ContrastiveCase>, ExperimentError> {
-    let maker = ExampleMaker::new(tokenizer, options.template.clone(), options.span.clone())?;
-    let cases_of = |query: &Query| -> Result<Vec<ContrastiveCase>, ExperimentError> {
-        let relevant: Vec<PassageIdx> = qrels
-            .relevant(query.id.as_str())
-            .filter_map(|doc| corpus.find(doc.as_str()))
-            .collect();
-        let negatives = cgl::negatives(
-            options.seed,
-            &query.id,
-            corpus.len(),
-            &relevant,
-            options.negatives,
-        );
-        let prompt = options
-            .template
-            .prompt(tokenizer, View::Ngram, &query.text)?;
-        let key = xxhash_rust::xxh3::xxh3_64(query.id.as_str().as_bytes());
-        let case = |positive: &PassageIdx| {
-            let chosen: Vec<PassageIdx> = std::iter::once(*positive)
-                .chain(negatives.iter().copied())
-                .collect();
-            let mut spans = vec![];
-            let mut span_ranges = vec![];
-            for &passage in &chosen {
-                let tokens = &passages[passage.index()];
-                let text = corpus.passage(passage);
-                let place = u64::from(passage.0);
-                let slices = maker.spans(&query.text, text, tokens, options.seed, key, place);
-                let start = spans.len();
-                spans.extend(slices.into_iter().map(|slice| tokens.body[slice].to_vec()));
-                span_ranges.push(start..spans.len());
-            }
-            let (query, prompt) = (query.id.clone(), prompt.clone());
-            ContrastiveCase {
-                query,
-                prompt,
-                passages: chosen,
-                span_ranges,
-                spans,
-            }
-        };
-        Ok(relevant.iter().map(case).collect())
-    };
-    let cases: Result<Vec<_>, _> = queries.par_iter().map(cases_of).collect();
-    Ok(cases?.into_iter().flatten().collect())
 }
 
 fn io_error(path: &Path) -> impl FnOnce(std::io::Error) -> ExperimentError {

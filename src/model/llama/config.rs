@@ -1,10 +1,11 @@
-//! The shape of a LLaMA model: Hugging Face's `config.json`, and sizes by name.
+//! The shape of a LLaMA model: Hugging Face's `config.json`, published sizes, parameter counts.
 
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::ModelError;
+use super::super::options::{ModelOptions, default_heads, layers_and_width};
+use super::super::{Footprint, ModelError};
 use crate::sweep::flops::ModelCounts;
 
 /// Shape and constants of a LLaMA model, as in Hugging Face's `config.json`.
@@ -63,114 +64,101 @@ pub struct RopeScaling {
     pub original_max_position_embeddings: usize,
 }
 
-/// A model shape as a configuration file writes it: a size by name, or explicit numbers.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ModelOptions {
-    /// `s0.1m`, `s3m`, `s100m`, ...: about that many million non-embedding parameters.
-    pub size: Option<String>,
-    /// Width of the residual stream; with `n_layers` instead of `size`.
-    pub d_model: Option<usize>,
-    /// Number of layers; with `d_model` instead of `size`.
-    pub n_layers: Option<usize>,
-    /// Query heads; by default as [`default_heads`].
-    pub n_heads: Option<usize>,
-    /// Key and value heads; by default as many as query heads.
-    pub n_kv_heads: Option<usize>,
-    /// Feed-forward width; by default 8/3 of `d_model`, rounded up to a multiple of 16.
-    pub d_ff: Option<usize>,
-    /// Whether the output head is the embedding; by default true.
-    pub tie_embeddings: Option<bool>,
-    /// Longest sequence; by default 512.
-    pub max_positions: Option<usize>,
-}
+/// Published shapes: name; layers, width, feed-forward width; query and key/value heads; vocabulary
+/// aside. The context is what the first release was trained with.
+const PUBLISHED: [(&str, [usize; 5], usize); 9] = [
+    ("llama-2-7b", [32, 4096, 11008, 32, 32], 4096),
+    ("llama-2-13b", [40, 5120, 13824, 40, 40], 4096),
+    ("llama-2-70b", [80, 8192, 28672, 64, 8], 4096),
+    ("llama-3-8b", [32, 4096, 14336, 32, 8], 8192),
+    ("llama-3-70b", [80, 8192, 28672, 64, 8], 8192),
+    ("llama-3.1-8b", [32, 4096, 14336, 32, 8], 131_072),
+    ("llama-3.1-70b", [80, 8192, 28672, 64, 8], 131_072),
+    ("llama-3.2-1b", [16, 2048, 8192, 32, 8], 131_072),
+    ("llama-3.2-3b", [28, 3072, 8192, 24, 8], 131_072),
+];
 
-/// Layers and width for about `params` non-embedding parameters, of which a layer of width d holds
-/// 12 d^2 (four attention matrices, three of 8/3 d^2).
-///
-/// Source: the width-to-depth ratio of 64 that nanochat (Karpathy 2025) keeps at every size, within
-/// the wide optimum of Kaplan et al. 2020 (figure 5); at least two layers, because copying a word
-/// from the prompt takes an attention head in each of two (Olsson et al. 2022). Widths are multiples
-/// of 16.
-pub fn layers_and_width(params: f64) -> (usize, usize) {
-    const RATIO: f64 = 64.0;
-    let layers = (params / (12.0 * RATIO * RATIO)).cbrt().round().max(2.0);
-    let width = (params / (12.0 * layers)).sqrt() / 16.0;
-    (layers as usize, (width.round().max(1.0) as usize) * 16)
-}
-
-/// Heads for a width: the widest of 64, 32, 16 that divides it into at least four heads, else
-/// what leaves two or more.
-pub fn default_heads(d_model: usize) -> usize {
-    [64, 32, 16, 8]
-        .into_iter()
-        .find(|dim| d_model.is_multiple_of(*dim) && d_model / dim >= 4)
-        .map_or_else(
-            || if d_model.is_multiple_of(4) { 2 } else { 1 },
-            |dim| d_model / dim,
-        )
-}
-
-/// Non-embedding parameters that a size name such as `s0.3m` or `s1b` stands for.
-pub fn params_of_size(name: &str) -> Result<f64, ModelError> {
-    let error = || {
-        ModelError::Shape(format!(
-            "model size `{name}` is not understood: write `s` and a number with `m` or `b`, such as s0.1m, s3m, s1b"
-        ))
-    };
-    let number = name.strip_prefix('s').ok_or_else(error)?;
-    let (number, scale) = match (number.strip_suffix('m'), number.strip_suffix('b')) {
-        (Some(number), _) => (number, 1e6),
-        (_, Some(number)) => (number, 1e9),
-        _ => return Err(error()),
-    };
-    let value: f64 = number.parse().map_err(|_| error())?;
-    if !(value * scale >= 1e3 && value * scale <= 1e12) {
-        return Err(error());
-    }
-    Ok(value * scale)
-}
-
-impl ModelOptions {
-    /// The concrete shape for a vocabulary of `vocab_size` tokens.
-    pub fn resolve(&self, vocab_size: usize) -> Result<LlamaConfig, ModelError> {
-        let (layers, width) = match (&self.size, self.n_layers, self.d_model) {
-            (Some(size), None, None) => layers_and_width(params_of_size(size)?),
-            (None, Some(layers), Some(width)) => (layers, width),
-            _ => {
-                return Err(ModelError::Shape(
-                    "[model] needs either `size`, or both `n_layers` and `d_model`".into(),
-                ));
-            }
-        };
-        let heads = self.n_heads.unwrap_or_else(|| default_heads(width));
-        if !width.is_multiple_of(heads) || heads == 0 {
+impl LlamaConfig {
+    /// The shape that `options` describe, for a vocabulary of `vocab_size` tokens.
+    pub(in super::super) fn from_options(
+        options: &ModelOptions,
+        vocab_size: usize,
+    ) -> Result<Self, ModelError> {
+        if let Some(config) = options
+            .size
+            .as_deref()
+            .and_then(|name| Self::published(name, vocab_size))
+        {
+            options.check_no_numbers()?;
+            return Ok(Self {
+                max_position_embeddings: options
+                    .max_positions
+                    .unwrap_or(config.max_position_embeddings),
+                ..config
+            });
+        }
+        let (layers, width) = options.layers_and_width(layers_and_width)?;
+        let heads = options.n_heads.unwrap_or_else(|| default_heads(width));
+        if heads == 0 || !width.is_multiple_of(heads) {
             return Err(ModelError::Shape(format!(
                 "d_model = {width} is not divisible by n_heads = {heads}"
             )));
         }
-        let config = LlamaConfig {
+        let config = Self {
             vocab_size,
             hidden_size: width,
-            intermediate_size: self.d_ff.unwrap_or_else(|| (8 * width).div_ceil(48) * 16),
+            intermediate_size: options
+                .d_ff
+                .unwrap_or_else(|| (8 * width).div_ceil(48) * 16),
             num_hidden_layers: layers,
             num_attention_heads: heads,
-            num_key_value_heads: self.n_kv_heads.unwrap_or(heads),
+            num_key_value_heads: options.n_kv_heads.unwrap_or(heads),
             head_dim: width / heads,
-            max_position_embeddings: self.max_positions.unwrap_or(512),
+            max_position_embeddings: options.max_positions.unwrap_or(512),
             rms_norm_eps: 1e-5,
             rope_theta: 10_000.0,
             rope_scaling: None,
-            tie_word_embeddings: self.tie_embeddings.unwrap_or(true),
+            tie_word_embeddings: options.tie_embeddings.unwrap_or(true),
             attention_bias: false,
             mlp_bias: false,
         };
         config.check()?;
         Ok(config)
     }
-}
 
-impl LlamaConfig {
+    /// The published shape of that name, such as `llama-3.2-1b`, with a vocabulary of its own.
+    /// Sources: Touvron et al. 2023 (Llama 2); Grattafiori et al. 2024 (Llama 3) and its model cards.
+    fn published(name: &str, vocab_size: usize) -> Option<Self> {
+        let &(_, [layers, width, d_ff, heads, kv_heads], max_positions) =
+            PUBLISHED.iter().find(|(known, ..)| *known == name)?;
+        let third = name.starts_with("llama-3");
+        // The small ones of 3.2 stretch by 32 where 3.1 stretches by 8, and tie their embeddings.
+        let small = name.starts_with("llama-3.2");
+        let scaled = small || name.starts_with("llama-3.1");
+        Some(Self {
+            vocab_size,
+            hidden_size: width,
+            intermediate_size: d_ff,
+            num_hidden_layers: layers,
+            num_attention_heads: heads,
+            num_key_value_heads: kv_heads,
+            head_dim: width / heads,
+            max_position_embeddings: max_positions,
+            rms_norm_eps: 1e-5,
+            rope_theta: if third { 500_000.0 } else { 10_000.0 },
+            rope_scaling: scaled.then(|| RopeScaling {
+                rope_type: "llama3".into(),
+                factor: if small { 32.0 } else { 8.0 },
+                low_freq_factor: 1.0,
+                high_freq_factor: 4.0,
+                original_max_position_embeddings: 8192,
+            }),
+            tie_word_embeddings: small,
+            attention_bias: false,
+            mlp_bias: false,
+        })
+    }
+
     /// Reads Hugging Face's `config.json`; both the keys of transformers 4 (`rope_theta`,
     /// `rope_scaling`) and of 5 (`rope_parameters`) are understood.
     pub fn load(path: &Path) -> Result<Self, ModelError> {
@@ -264,7 +252,7 @@ impl LlamaConfig {
         json
     }
 
-    fn check(&self) -> Result<(), ModelError> {
+    pub(super) fn check(&self) -> Result<(), ModelError> {
         let fail = |message: String| Err(ModelError::Shape(message));
         for (name, value) in [
             ("vocab_size", self.vocab_size),
@@ -325,7 +313,29 @@ impl LlamaConfig {
             params_head: (self.vocab_size * self.hidden_size) as f64,
             layers: self.num_hidden_layers as f64,
             attention_width: (self.num_attention_heads * self.head_dim) as f64,
+            encoder: None,
         }
+    }
+
+    /// What decoding keeps in memory beside the weights.
+    pub fn footprint(&self) -> Footprint {
+        let kv = self.num_key_value_heads * self.head_dim;
+        let q = self.num_attention_heads * self.head_dim;
+        // A layer holds its input and its normed input, beside either queries, keys, values and their
+        // attention or the three vectors of the feed-forward layer.
+        let widest = (2 * q + 2 * kv).max(3 * self.intermediate_size);
+        Footprint {
+            prompt_token_bytes: self.num_hidden_layers * kv * 8,
+            new_token_bytes: self.num_hidden_layers * kv * 8,
+            pass_token_bytes: 4 * (3 * self.hidden_size + widest),
+            vocab: self.vocab_size,
+        }
+    }
+
+    /// Numbers per token that a training step keeps for its backward pass: per layer about 16 vectors
+    /// of the model's width and 4 of the feed-forward width.
+    pub fn activations_per_token(&self) -> usize {
+        self.num_hidden_layers * (16 * self.hidden_size + 4 * self.intermediate_size)
     }
 
     /// Parameters of the embedding (and of the output head where it is not the same matrix).
@@ -367,73 +377,21 @@ impl RopeScaling {
 mod tests {
     use super::*;
 
-    fn size(name: &str) -> LlamaConfig {
-        ModelOptions {
-            size: Some(name.into()),
-            ..Default::default()
-        }
-        .resolve(1000)
-        .unwrap()
-    }
-
     #[test]
-    fn sizes_by_name_hold_about_that_many_parameters() {
-        for (name, target) in [
-            ("s0.1m", 1e5),
-            ("s0.3m", 3e5),
-            ("s1m", 1e6),
-            ("s3m", 3e6),
-            ("s10m", 1e7),
-            ("s30m", 3e7),
-            ("s100m", 1e8),
-            ("s1b", 1e9),
+    fn published_shapes_hold_the_published_number_of_parameters() {
+        for (name, vocab, params) in [
+            ("llama-2-7b", 32_000, 6_738_415_616usize),
+            ("llama-2-13b", 32_000, 13_015_864_320),
+            ("llama-2-70b", 32_000, 68_976_648_192),
+            ("llama-3-8b", 128_256, 8_030_261_248),
+            ("llama-3.1-70b", 128_256, 70_553_706_496),
+            ("llama-3.2-1b", 128_256, 1_235_814_400),
+            ("llama-3.2-3b", 128_256, 3_212_749_824),
         ] {
-            let config = size(name);
-            let ratio = config.params_non_embedding() as f64 / target;
-            assert!((0.8..1.25).contains(&ratio), "{name}: {ratio}, {config:?}");
-            assert!(config.num_attention_heads >= 2 && config.num_hidden_layers >= 2);
+            let config = LlamaConfig::published(name, vocab).unwrap();
+            config.check().unwrap();
+            let total = config.params_embedding() + config.params_non_embedding();
+            assert_eq!(total, params, "{name}");
         }
-        assert_eq!(
-            (size("s0.1m").hidden_size, size("s0.1m").num_hidden_layers),
-            (64, 2)
-        );
-    }
-
-    #[test]
-    fn bad_shapes_are_refused() {
-        for name in ["1m", "sm", "s-1m", "s1", "s1k"] {
-            assert!(params_of_size(name).is_err(), "{name}");
-        }
-        assert!(ModelOptions::default().resolve(10).is_err());
-        let both = ModelOptions {
-            size: Some("s1m".into()),
-            d_model: Some(64),
-            ..Default::default()
-        };
-        assert!(both.resolve(10).is_err());
-        let odd = ModelOptions {
-            d_model: Some(64),
-            n_layers: Some(1),
-            n_heads: Some(7),
-            ..Default::default()
-        };
-        assert!(odd.resolve(10).is_err());
-    }
-
-    #[test]
-    fn parameters_of_a_layer_by_hand() {
-        let config = ModelOptions {
-            d_model: Some(4),
-            n_layers: Some(1),
-            n_heads: Some(2),
-            n_kv_heads: Some(1),
-            d_ff: Some(6),
-            ..Default::default()
-        }
-        .resolve(10)
-        .unwrap();
-        // q 16, k 8, v 8, o 16, three of 24, two norms of 4, final norm 4
-        assert_eq!(config.params_non_embedding(), 16 + 8 + 8 + 16 + 72 + 8 + 4);
-        assert_eq!(config.params_embedding(), 40);
     }
 }

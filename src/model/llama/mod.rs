@@ -4,34 +4,17 @@
 //! the fused operations come from `genret-kernels`. Shape legend: b batch, t sequence, n = b * t,
 //! d model width, v vocabulary.
 
-use burn::module::{Module, Param};
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
 use genret_kernels::{self as kernels, BeamCache, CacheShape, Rotary};
-use rand::RngExt;
-use rayon::prelude::*;
 
-use super::{Footprint, LlamaConfig, ModelError, NextTokenModel};
-use crate::rng;
+use super::layers::{Embedding, Initializer, Linear, Norm, Sequences, id_tensor, with_rows};
+use super::{Footprint, ModelError, NextTokenModel};
 use crate::types::TokenId;
 
-/// A matrix `[out, in]` and an optional bias.
-#[derive(Module, Debug)]
-struct Linear {
-    weight: Param<Tensor<2>>,
-    bias: Option<Param<Tensor<1>>>,
-}
+mod config;
 
-/// A vector of gains for RMSNorm.
-#[derive(Module, Debug)]
-struct Norm {
-    weight: Param<Tensor<1>>,
-}
-
-/// One row per token.
-#[derive(Module, Debug)]
-struct Embedding {
-    weight: Param<Tensor<2>>,
-}
+pub use config::{LlamaConfig, RopeScaling};
 
 #[derive(Module, Debug)]
 struct Attention {
@@ -74,102 +57,30 @@ pub struct Llama {
     config: LlamaConfig,
 }
 
-/// A batch of token sequences, padded on the right to the longest.
-#[derive(Clone, Debug)]
-pub struct Sequences {
-    /// Row-major `[batch, seq]`, padded with token 0.
-    pub tokens: Vec<TokenId>,
-    /// Real length of each sequence.
-    pub lengths: Vec<usize>,
-    /// Length of the longest.
-    pub seq: usize,
-}
-
-impl Sequences {
-    /// Pads `rows` to a common length.
-    pub fn pad<R: AsRef<[TokenId]>>(rows: &[R]) -> Self {
-        let lengths: Vec<usize> = rows.iter().map(|r| r.as_ref().len()).collect();
-        let seq = lengths.iter().copied().max().unwrap_or(0);
-        let mut tokens = vec![TokenId(0); rows.len() * seq];
-        for (padded, row) in tokens.chunks_mut(seq.max(1)).zip(rows) {
-            padded[..row.as_ref().len()].copy_from_slice(row.as_ref());
-        }
-        Self {
-            tokens,
-            lengths,
-            seq,
-        }
-    }
-}
-
-/// Token ids as an integer tensor `[n]`.
-fn id_tensor(tokens: &[TokenId], device: &Device) -> Tensor<1, Int> {
-    let ids: Vec<i32> = tokens.iter().map(|t| t.0 as i32).collect();
-    let len = ids.len();
-    Tensor::from_data(TensorData::new(ids, [len]), device)
-}
-
-/// Draws initial values: one independent stream per parameter name.
-struct Initializer<'a> {
-    seed: u64,
-    device: &'a Device,
-}
-
-impl Initializer<'_> {
-    fn normal(&self, name: &str, shape: [usize; 2], std: f64) -> Param<Tensor<2>> {
-        let [rows, columns] = shape;
-        let mut values = vec![0f32; rows * columns];
-        values
-            .par_chunks_mut(columns)
-            .enumerate()
-            .for_each(|(row, chunk)| {
-                let mut stream = rng::stream(self.seed, name, &[row as u64]);
-                for pair in chunk.chunks_mut(2) {
-                    // Box-Muller; 1 - u lies in (0, 1].
-                    let (u, w): (f64, f64) = (1.0 - stream.random::<f64>(), stream.random());
-                    let (radius, angle) =
-                        ((-2.0 * u.ln()).sqrt() * std, 2.0 * std::f64::consts::PI * w);
-                    pair[0] = (radius * angle.cos()) as f32;
-                    if let Some(second) = pair.get_mut(1) {
-                        *second = (radius * angle.sin()) as f32;
-                    }
-                }
-            });
-        Param::from_data(TensorData::new(values, shape), self.device)
-    }
-
-    fn linear(&self, name: &str, shape: [usize; 2], std: f64, bias: bool) -> Linear {
-        let bias = bias.then(|| {
-            Param::from_data(
-                TensorData::new(vec![0f32; shape[0]], [shape[0]]),
-                self.device,
-            )
-        });
-        Linear {
-            weight: self.normal(name, shape, std),
-            bias,
-        }
-    }
-
-    fn norm(&self, width: usize) -> Norm {
-        Norm {
-            weight: Param::from_data(TensorData::new(vec![1f32; width], [width]), self.device),
-        }
-    }
-}
-
 impl LlamaConfig {
     /// A model with random weights drawn from `seed`.
     ///
     /// Matrices are normal with standard deviation sqrt(2 / (5 d_model)) (Nguyen and Salazar 2019);
     /// those that write into the residual stream are divided by sqrt(2 layers) (Radford et al. 2019).
     pub fn init(&self, seed: u64, device: &Device) -> Llama {
+        self.build(&Initializer {
+            seed: Some(seed),
+            device,
+        })
+    }
+
+    /// A model of zeros, to be filled from a checkpoint.
+    pub fn empty(&self, device: &Device) -> Llama {
+        self.build(&Initializer { seed: None, device })
+    }
+
+    fn build(&self, init: &Initializer<'_>) -> Llama {
+        let device = init.device;
         let (d, f) = (self.hidden_size, self.intermediate_size);
         let q = self.num_attention_heads * self.head_dim;
         let kv = self.num_key_value_heads * self.head_dim;
         let std = (2.0 / (5.0 * d as f64)).sqrt();
         let residual = std / (2.0 * self.num_hidden_layers as f64).sqrt();
-        let init = Initializer { seed, device };
         let layers = (0..self.num_hidden_layers)
             .map(|layer| {
                 let linear = |name: &str, shape, std, bias| {
@@ -212,23 +123,6 @@ impl LlamaConfig {
     }
 }
 
-impl Linear {
-    /// `[n, in]` to `[n, out]`.
-    fn forward(&self, x_nd: Tensor<2>) -> Tensor<2> {
-        let y = kernels::linear(x_nd, self.weight.val());
-        match &self.bias {
-            Some(bias) => y + bias.val().unsqueeze(),
-            None => y,
-        }
-    }
-}
-
-impl Norm {
-    fn forward(&self, x_nd: Tensor<2>, epsilon: f64) -> Tensor<2> {
-        kernels::rms_norm(x_nd, self.weight.val(), epsilon)
-    }
-}
-
 impl Mlp {
     fn forward(&self, x_nd: Tensor<2>) -> Tensor<2> {
         let gate = self.gate_proj.forward(x_nd.clone());
@@ -241,6 +135,34 @@ impl Llama {
     /// The shape of the model.
     pub fn config(&self) -> &LlamaConfig {
         &self.config
+    }
+
+    pub(super) fn with_vocab_size(mut self, vocab_size: usize, seed: u64) -> Self {
+        self.config.vocab_size = vocab_size;
+        let embedding = &mut self.model.embed_tokens.weight;
+        *embedding = with_rows(embedding, vocab_size, "embedding", seed);
+        if let Some(head) = &mut self.lm_head {
+            head.weight = with_rows(&head.weight, vocab_size, "head", seed);
+        }
+        self
+    }
+
+    /// Calls `change` with every projection and its name, such as `model.layers.0.mlp.up_proj`.
+    pub(super) fn for_each_linear(&mut self, change: &mut dyn FnMut(&str, &mut Linear)) {
+        for (number, layer) in self.model.layers.iter_mut().enumerate() {
+            let (attention, mlp) = (&mut layer.self_attn, &mut layer.mlp);
+            for (name, linear) in [
+                ("self_attn.q_proj", &mut attention.q_proj),
+                ("self_attn.k_proj", &mut attention.k_proj),
+                ("self_attn.v_proj", &mut attention.v_proj),
+                ("self_attn.o_proj", &mut attention.o_proj),
+                ("mlp.gate_proj", &mut mlp.gate_proj),
+                ("mlp.up_proj", &mut mlp.up_proj),
+                ("mlp.down_proj", &mut mlp.down_proj),
+            ] {
+                change(&format!("model.layers.{number}.{name}"), linear);
+            }
+        }
     }
 
     /// Where the parameters live.
@@ -263,6 +185,34 @@ impl Llama {
     pub fn hidden(&self, batch: &Sequences, causal: bool) -> Result<Tensor<2>, ModelError> {
         self.check_length(batch.seq)?;
         Ok(self.pass(batch, causal, &mut |_, _, _| ()))
+    }
+
+    /// Hidden states that predict each target token of (prompt, target) `examples`, one row a token,
+    /// example after example: `[target tokens, d_model]`.
+    ///
+    /// # Errors
+    /// [`ModelError::TooLong`] beyond `max_position_embeddings`.
+    ///
+    /// # Panics
+    /// With an empty prompt or target.
+    pub fn target_hidden(
+        &self,
+        examples: &[(&[TokenId], &[TokenId])],
+    ) -> Result<Tensor<2>, ModelError> {
+        // The last target token is predicted, never read.
+        let rows: Vec<Vec<TokenId>> = examples
+            .iter()
+            .map(|(prompt, target)| [*prompt, &target[..target.len() - 1]].concat())
+            .collect();
+        let batch = Sequences::pad(&rows);
+        let mut positions = vec![];
+        for (row, (prompt, target)) in examples.iter().enumerate() {
+            let first = row * batch.seq + prompt.len() - 1;
+            positions.extend((first..first + target.len()).map(|p| p as i32));
+        }
+        let hidden = self.hidden(&batch, true)?;
+        let positions = Tensor::from_ints(&positions[..], &self.device());
+        Ok(kernels::embedding(hidden, positions))
     }
 
     /// One pass over a batch; `keys_values` is given every layer's keys (not yet rotated) and values.
@@ -395,17 +345,6 @@ impl NextTokenModel for Llama {
     }
 
     fn footprint(&self) -> Footprint {
-        let config = &self.config;
-        let kv = config.num_key_value_heads * config.head_dim;
-        let q = config.num_attention_heads * config.head_dim;
-        // A layer holds its input and its normed input, beside either queries, keys, values and their
-        // attention or the three vectors of the feed-forward layer.
-        let widest = (2 * q + 2 * kv).max(3 * config.intermediate_size);
-        Footprint {
-            prompt_token_bytes: config.num_hidden_layers * kv * 8,
-            new_token_bytes: config.num_hidden_layers * kv * 8,
-            pass_token_bytes: 4 * (3 * config.hidden_size + widest),
-            vocab: config.vocab_size,
-        }
+        self.config.footprint()
     }
 }

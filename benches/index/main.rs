@@ -1,0 +1,332 @@
+//! The n-gram index: build, size, and the steps of beam search, alone or beside the field's index.
+//!
+//! `cargo bench --bench index -- [--corpus FOLDER]... [--cache FILE] [--beams 1,10,100,300]
+//! [--rounds R] [--min-node-count N] [--peer FOLDER]`. Without `--corpus` it is corpus A: the
+//! collections humanqa and medquad-liveqa together. With `--peer` (see `index_sdsl.sh`) the other
+//! index answers the same n-grams in the same rounds; counts, distinct continuations and checksums
+//! must agree, and ratios are printed. Times are CPU time of the thread: means over the blocks of a
+//! beam width, medians over rounds. Cold means that 128 MB are touched before, as a model's forward
+//! pass would, for both indexes; warm is the same call again.
+
+mod clock;
+mod corpus;
+mod peer;
+#[path = "../../tests/common/shared.rs"]
+mod shared;
+mod times;
+
+use std::fs;
+use std::path::PathBuf;
+
+use clock::{Clock, Eviction, cpu_micros, peak_bytes};
+use corpus::{Beam, MAX_LEN, Passages};
+use genret::index::{
+    Continuations, IndexOptions, NgramIndex, Occurrence, PassageSet, SubstringIndex,
+};
+use genret::rng::stream;
+use genret::types::{PassageIdx, TokenId};
+use peer::Peer;
+use rand::RngExt;
+use times::{Heat, Times};
+
+/// N-grams with more occurrences than this are not located.
+const MOST_LOCATED: usize = 1000;
+
+struct Options {
+    corpora: Vec<PathBuf>,
+    cache: Option<PathBuf>,
+    beams: Vec<usize>,
+    rounds: usize,
+    index: IndexOptions,
+    peer: Option<PathBuf>,
+}
+
+fn main() {
+    let Some(options) = options() else { return };
+    let passages = corpus::passages(&options.corpora, options.cache.as_deref());
+    let num_tokens: usize = passages.iter().map(Vec::len).sum();
+    let folder = std::env::temp_dir().join(format!("genret-bench-{}", std::process::id()));
+    fs::create_dir_all(&folder).expect("the temporary folder can be made");
+
+    let path = folder.join("ours.idx");
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(1)
+        .build()
+        .expect("one thread starts");
+    let held = peak_bytes();
+    let begun = cpu_micros(Clock::Process);
+    pool.install(|| corpus::build(&passages, options.index, &path));
+    let build_secs = (cpu_micros(Clock::Process) - begun) / 1e6;
+    let peak = peak_bytes() - held;
+    let bits =
+        fs::metadata(&path).expect("the index is there").len() as f64 * 8.0 / num_tokens as f64;
+    println!("{num_tokens} tokens, {} passages", passages.len());
+    println!(
+        "build {build_secs:.2} s CPU on one thread, {:.2} bytes of memory and {bits:.2} bits of file per token",
+        peak as f64 / num_tokens as f64
+    );
+    let peer = options
+        .peer
+        .as_ref()
+        .map(|programs| Peer::build(programs, &folder, &passages));
+    if let Some(peer) = &peer {
+        println!(
+            "peer  {:.2} s CPU ({:.1}x), {:.2} bits per token ({:.2}x)",
+            peer.build_secs,
+            peer.build_secs / build_secs,
+            peer.bits,
+            bits / peer.bits
+        );
+    }
+    let mut eviction = Eviction::new();
+    let mut open = vec![];
+    for _ in 0..5 {
+        eviction.run();
+        let begun = cpu_micros(Clock::Thread);
+        drop(NgramIndex::open(&path).expect("the index was just written"));
+        open.push(cpu_micros(Clock::Thread) - begun);
+    }
+    open.sort_by(f64::total_cmp);
+    println!("open {:.0} microseconds", open[2]);
+
+    let index = NgramIndex::open(&path).expect("the index was just written");
+    let (mut ours, mut theirs) = (Times::default(), Times::default());
+    for _ in 0..options.rounds {
+        for &width in &options.beams {
+            let beams = corpus::sample(&passages, width * blocks(width));
+            measure(&index, &beams, width, &mut eviction, &mut ours);
+            if let Some(peer) = &peer {
+                peer.measure(&index, &beams, width, &mut theirs);
+            }
+        }
+        ours.next_round();
+        theirs.next_round();
+    }
+    for &width in &options.beams {
+        report(&ours, peer.as_ref().map(|_| &theirs), width);
+    }
+    filters(&index, &passages, &options, &mut eviction);
+    fs::remove_dir_all(&folder).expect("the temporary folder can be removed");
+}
+
+/// Blocks of a beam width in one round.
+fn blocks(width: usize) -> usize {
+    (300 / width).clamp(1, 20)
+}
+
+fn options() -> Option<Options> {
+    let mut options = Options {
+        corpora: vec![],
+        cache: None,
+        beams: vec![1, 10, 100, 300],
+        rounds: 3,
+        index: IndexOptions::default(),
+        peer: None,
+    };
+    let mut arguments = std::env::args().skip(1);
+    while let Some(flag) = arguments.next() {
+        let mut value = || {
+            arguments
+                .next()
+                .unwrap_or_else(|| panic!("{flag} needs a value"))
+        };
+        let number = |text: &str| {
+            text.parse()
+                .unwrap_or_else(|_| panic!("{text} is no number"))
+        };
+        match flag.as_str() {
+            "--corpus" => options.corpora.push(value().into()),
+            "--cache" => options.cache = Some(value().into()),
+            "--beams" => options.beams = value().split(',').map(number).collect(),
+            "--rounds" => options.rounds = number(&value()),
+            "--min-node-count" => options.index.min_node_count = number(&value()),
+            "--peer" => options.peer = Some(value().into()),
+            "--bench" => {} // Added by cargo.
+            other => panic!("unknown flag {other}"),
+        }
+    }
+    if options.corpora.is_empty() && options.cache.as_ref().is_none_or(|cache| !cache.exists()) {
+        for name in ["data/humanqa", "data/medquad-liveqa"] {
+            options.corpora.push(shared::shared(name)?);
+        }
+    }
+    Some(options)
+}
+
+/// States as a search holds them: each made from its parent's continuations.
+fn arrive<I: SubstringIndex>(index: &I, ngram: &[TokenId]) -> Option<I::State> {
+    let mut state = index.root();
+    let mut out = Continuations::new();
+    for token in ngram {
+        index.continuations(&[state], &mut out);
+        let row = out.row(0);
+        state = row.state(row.tokens.binary_search(token).ok()?);
+    }
+    Some(state)
+}
+
+fn measure<I: SubstringIndex>(
+    index: &I,
+    beams: &[Beam],
+    width: usize,
+    eviction: &mut Eviction,
+    times: &mut Times,
+) {
+    let mut out = Continuations::new();
+    let (mut tokens, mut counts): (Vec<TokenId>, Vec<u32>) = (vec![], vec![]);
+    let mut found: Vec<Occurrence> = vec![];
+    let mut sink = 0;
+    for (len, beam) in beams.iter().enumerate() {
+        for beam in beam.chunks(width) {
+            // Under a filter some n-grams do not occur.
+            let beam: Vec<_> = beam
+                .iter()
+                .filter_map(|(ngram, next)| Some((ngram, next, arrive(index, ngram)?)))
+                .collect();
+            let states: Vec<I::State> = beam.iter().map(|&(_, _, state)| state).collect();
+            let mut timed = |what: &'static str, run: &mut dyn FnMut()| {
+                eviction.run();
+                for heat in [Heat::Cold, Heat::Warm] {
+                    let begun = cpu_micros(Clock::Thread);
+                    run();
+                    times.add(width, what, len, heat, cpu_micros(Clock::Thread) - begun);
+                }
+            };
+            timed("enumerate", &mut || index.continuations(&states, &mut out));
+            timed("copy", &mut || {
+                index.continuations(&states, &mut out);
+                tokens.clear();
+                counts.clear();
+                for row in out.iter() {
+                    tokens.extend_from_slice(row.tokens);
+                    counts.extend(row.counts().map(|count| count as u32));
+                }
+            });
+            let mut moved: Vec<I::State> = Vec::with_capacity(beam.len());
+            timed("step", &mut || {
+                moved.clear();
+                index.continuations(&states, &mut out);
+                for (row, (_, next, _)) in out.iter().zip(&beam) {
+                    if let Ok(nth) = row.tokens.binary_search(next) {
+                        moved.push(row.state(nth));
+                    }
+                }
+            });
+            timed("extend", &mut || {
+                for (_, next, state) in &beam {
+                    sink += usize::from(index.advance(*state, **next).is_some());
+                }
+            });
+            timed("research", &mut || {
+                for (ngram, ..) in &beam {
+                    sink += index.ngram_count(ngram);
+                }
+            });
+            let rare = |&state: &I::State| index.count(state) <= MOST_LOCATED;
+            let rare: Vec<I::State> = states.iter().copied().filter(rare).collect();
+            let located: usize = rare.iter().map(|&state| index.count(state)).sum();
+            timed("locate", &mut || {
+                for &state in &rare {
+                    index.occurrences(state, usize::MAX, &mut found);
+                    sink += found.len();
+                }
+            });
+            // Kept beside the times, so that the report can divide.
+            times.add(width, "located", len, Heat::Cold, located as f64);
+        }
+    }
+    assert!(sink > 0, "the work is not left out");
+}
+
+fn report(ours: &Times, theirs: Option<&Times>, width: usize) {
+    const KINDS: [&str; 5] = ["enumerate", "copy", "step", "extend", "research"];
+    for heat in [Heat::Cold, Heat::Warm] {
+        println!("\nmicroseconds per step of {width} n-grams, {heat:?}");
+        println!("length  enumerate  with copy       step     extend  from scratch");
+        for len in 0..=MAX_LEN {
+            let [a, b, c, d, e] = KINDS.map(|what| ours.get(width, what, len, heat));
+            println!("{len:6} {a:10.1} {b:10.1} {c:10.1} {d:10.1} {e:13.1}");
+        }
+        let [a, b, c, d, e] = KINDS.map(|what| ours.sum(width, what, heat));
+        println!("   1-9 {a:10.1} {b:10.1} {c:10.1} {d:10.1} {e:13.1}");
+        println!(
+            "locate {:10.1} ns per occurrence",
+            locate(ours, width, heat)
+        );
+    }
+    let Some(theirs) = theirs else { return };
+    println!("\nbeam {width}: peer in microseconds, sum of lengths 1-9, and ratio to ours");
+    println!("                           cold      ratio       warm      ratio");
+    let line = |name: &str, peer: &dyn Fn(Heat) -> f64, our: &dyn Fn(Heat) -> f64| {
+        let [cold, warm] =
+            [Heat::Cold, Heat::Warm].map(|heat| (peer(heat), peer(heat) / our(heat)));
+        println!(
+            "{name:20} {:10.1} {:9.1}x {:10.1} {:9.1}x",
+            cold.0, cold.1, warm.0, warm.1
+        );
+    };
+    let sum = |what, heat| theirs.sum(width, what, heat);
+    let best = |heat| sum("enumerate_best_us", heat) + sum("extend_us", heat);
+    let called = |heat| sum("enumerate_alloc_us", heat) + 2.0 * sum("research_us", heat);
+    let our = |what| move |heat| ours.sum(width, what, heat);
+    line("step, at its best", &best, &our("step"));
+    line("step, as called", &called, &our("step"));
+    line(
+        "enumerate",
+        &|heat| sum("enumerate_best_us", heat),
+        &our("enumerate"),
+    );
+    line(
+        "enumerate and copy",
+        &|heat| sum("enumerate_best_us", heat),
+        &our("copy"),
+    );
+    line("extend", &|heat| sum("extend_us", heat), &our("extend"));
+    line(
+        "from scratch",
+        &|heat| sum("research_us", heat),
+        &our("research"),
+    );
+    line(
+        "locate (ns each)",
+        &|heat| theirs.get(width, "locate_ns", 0, heat),
+        &|heat| locate(ours, width, heat),
+    );
+}
+
+/// Nanoseconds per occurrence of n-grams of 1 to 9 tokens.
+fn locate(times: &Times, width: usize, heat: Heat) -> f64 {
+    times.sum(width, "locate", heat) * 1e3 / times.sum(width, "located", Heat::Cold)
+}
+
+/// Restrictions to random passages: making them, and their steps of 100 n-grams.
+fn filters(index: &NgramIndex, passages: &Passages, options: &Options, eviction: &mut Eviction) {
+    const WIDTH: usize = 100;
+    println!(
+        "\nfilters: passages, milliseconds of CPU to make, microseconds of steps 1-9 of {WIDTH} n-grams"
+    );
+    println!("                  make  cold step  warm step");
+    let beams = corpus::sample(passages, WIDTH * blocks(WIDTH));
+    for share in [0.01, 0.1, 0.5, 0.9, 1.0] {
+        let mut rng = stream(2, "bench filter", &[]);
+        let all = (0..passages.len() as u32).map(PassageIdx);
+        let subset: PassageSet = all.filter(|_| rng.random::<f64>() < share).collect();
+        let mut times = Times::default();
+        let mut make = vec![];
+        for _ in 0..options.rounds {
+            let begun = cpu_micros(Clock::Process);
+            let filtered = index.restricted_to(&subset);
+            make.push((cpu_micros(Clock::Process) - begun) / 1e3);
+            measure(&filtered, &beams, WIDTH, eviction, &mut times);
+            times.next_round();
+        }
+        make.sort_by(f64::total_cmp);
+        println!(
+            "{:9.0} % {:11.1} {:10.1} {:10.1}",
+            share * 100.0,
+            make[make.len() / 2],
+            times.sum(WIDTH, "step", Heat::Cold),
+            times.sum(WIDTH, "step", Heat::Warm)
+        );
+    }
+}

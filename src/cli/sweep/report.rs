@@ -1,0 +1,156 @@
+//! Laws and pictures of the rows that are there.
+
+use anyhow::{Result, bail};
+
+use super::{ConfigArgs, row};
+use crate::cli::shared::Shared;
+use crate::cli::table::{self, say};
+use crate::config::Config;
+use crate::scaling::report::{ONE_RUN, Report};
+use crate::sweep::{self, CellRow};
+
+/// What is made of the rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Output {
+    /// The laws, printed.
+    Laws,
+    /// The pictures.
+    Pictures,
+    /// Both, with the written report.
+    All,
+}
+
+pub(super) fn run(args: &ConfigArgs, shared: &Shared, output: Output) -> Result<()> {
+    let config = args.load(shared)?;
+    let settings = config.decode_settings();
+    let mut rows = sweep::read_rows(&config)?;
+    rows.retain(|row| row.settings == settings);
+    write(&config, &rows, output)
+}
+
+/// Fits, draws and prints the laws of the rows.
+pub(super) fn write(config: &Config, rows: &[CellRow], _output: Output) -> Result<()> {
+    if rows.is_empty() {
+        bail!(
+            "no finished cells in {}: run `genret sweep` first",
+            config.out.display()
+        );
+    }
+    print_rows(rows, config)?;
+    let quality = (
+        &config.evaluate.splits[0][..],
+        &config.evaluate.measures[0][..],
+    );
+    for written in sweep::report(&config.name, rows, quality, &config.out)? {
+        print_laws(&written.report)?;
+        say!("report    {}", written.folder.join("scaling.md").display());
+        for picture in &written.pictures {
+            say!("picture   {}", picture.display());
+        }
+    }
+    Ok(())
+}
+
+fn print_rows(cells: &[CellRow], config: &Config) -> Result<()> {
+    let columns: Vec<(&String, &String)> = config
+        .evaluate
+        .splits
+        .iter()
+        .flat_map(|s| config.evaluate.measures.iter().map(move |m| (s, m)))
+        .collect();
+    let mut head = row([
+        &"size",
+        &"parameters",
+        &"fraction",
+        &"pairs",
+        &"seed",
+        &"beam",
+        &"CGL",
+        &"+-",
+        &"val.loss",
+    ]);
+    head.extend(
+        columns
+            .iter()
+            .map(|(split, measure)| format!("{split} {measure}")),
+    );
+    head.extend(row([&"FLOPs/query", &"ms/query"]));
+    let mut rows = vec![head];
+    for cell in cells {
+        let mut line = row([
+            &cell.size,
+            &cell.params_non_embedding,
+            &cell.fraction,
+            &cell.pairs,
+            &cell.seed,
+            &cell.beam,
+            &format!("{:.3}", cell.cgl),
+            &format!("{:.3}", cell.cgl_se),
+            &cell
+                .validation_loss
+                .map_or("-".into(), |l| format!("{l:.3}")),
+        ]);
+        line.extend(columns.iter().map(|(split, measure)| {
+            let value = cell.measures.get(*split).and_then(|m| m.get(*measure));
+            value.map_or("-".into(), |v| format!("{v:.4}"))
+        }));
+        line.push(format!("{:.3e}", cell.decode_flops));
+        line.push(format!("{:.1}", 1000.0 * cell.decode_secs));
+        rows.push(line);
+    }
+    table::print(&table::table(&rows, 1))
+}
+
+/// One line per law: its formula with numbers, and how far it can be trusted.
+fn print_laws(report: &Report) -> Result<()> {
+    say!("\n{} of {}", report.study.loss_name, report.study.title);
+    // The laws of single runs are many; they stand in the report.
+    for section in report
+        .sections
+        .iter()
+        .filter(|s| !s.name.starts_with(ONE_RUN))
+    {
+        let Some(answer) = &section.answer else {
+            let reasons: Vec<&str> = section
+                .candidates
+                .iter()
+                .filter_map(|c| c.refused.as_deref())
+                .collect();
+            say!("  {:<10} no law: {}", section.name, reasons.join("; "));
+            continue;
+        };
+        let fit = &answer.fit;
+        let intervals = answer.intervals.as_deref().unwrap_or_default();
+        let params: Vec<String> = fit
+            .law
+            .param_names()
+            .iter()
+            .enumerate()
+            .map(|(i, name)| match intervals.get(i) {
+                Some(interval) => {
+                    let [low, high] = interval.percentile;
+                    format!("{name} = {:.4} [{low:.4}, {high:.4}]", fit.params[i])
+                }
+                None => format!("{name} = {:.4}", fit.params[i]),
+            })
+            .collect();
+        say!(
+            "  {:<10} {}",
+            section.name,
+            fit.law.formula(&section.symbols)
+        );
+        say!("  {:<10} {}", "", params.join(", "));
+        say!(
+            "  {:<10} {} points, {} parameters, RMSE of ln {:.4}, R2 of ln {:.4}",
+            "",
+            fit.n,
+            fit.k,
+            fit.rmse_log,
+            fit.r2_log
+        );
+        for warning in &answer.warnings {
+            say!("  {:<10} warning: {warning}", "");
+        }
+    }
+    Ok(())
+}

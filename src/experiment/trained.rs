@@ -1,0 +1,267 @@
+//! Models on disk: what made one, where it starts from, opening and saving.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
+
+use super::{ExperimentError, VERSION, read_json, write_json};
+use crate::config::{self, ObjectiveOptions};
+use crate::model::{
+    LoraOptions, Model, ModelConfig, ModelOptions, checkpoint, hub,
+    lora::{self, ADAPTER_CONFIG, AdapterConfig},
+};
+use crate::record;
+use crate::tokenizer::Tokenizer;
+use crate::train::{TrainOptions, TrainSummary};
+
+const RECORD: &str = "genret.json";
+
+/// A checkpoint that training starts from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Start {
+    /// Folder, or name on the Hugging Face hub.
+    pub checkpoint: String,
+    /// Hash of its configuration and weights.
+    pub fingerprint: u64,
+}
+
+/// Everything that makes a trained model; its hash is the model's id.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelSpec {
+    /// Shape.
+    pub model: ModelConfig,
+    /// The checkpoint it starts from; random weights without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<Start>,
+    /// Adapters that are trained instead of all weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraOptions>,
+    /// Fingerprint of passages, queries and judgements.
+    pub collection: u64,
+    /// Fingerprint of the tokenizer.
+    pub tokenizer: u64,
+    /// Split of the training queries.
+    pub split: String,
+    /// Share of the training pairs.
+    pub fraction: f64,
+    /// Decides which pairs the share holds.
+    pub subset_seed: u64,
+    /// That many pairs.
+    pub num_pairs: usize,
+    /// Examples of one epoch.
+    pub num_examples: usize,
+    /// Split of the validation queries, and how many of them are used.
+    pub validation: (String, usize),
+    /// What the model learns.
+    pub objective: ObjectiveOptions,
+    /// How.
+    pub train: TrainOptions,
+    /// Seed of weights, order and spans.
+    pub seed: u64,
+}
+
+/// What a model folder says about its model, in `genret.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelRecord {
+    /// Layout version.
+    pub schema: u32,
+    /// Version of genret and the commit it was built from.
+    pub genret: String,
+    /// Everything that made the model.
+    pub spec: ModelSpec,
+    /// Parameters of embedding and head.
+    pub params_embedding: usize,
+    /// All other parameters.
+    pub params_non_embedding: usize,
+    /// How training ended.
+    pub summary: TrainSummary,
+}
+
+/// A trained model and its folder.
+pub struct TrainedModel {
+    /// The model, without gradients; adapters are merged.
+    pub model: Model,
+    /// What its folder says about it.
+    pub record: ModelRecord,
+    /// Its folder.
+    pub folder: PathBuf,
+}
+
+/// A model to decode with: trained here, or any checkpoint.
+pub struct OpenedModel {
+    /// The model, without gradients; adapters are merged.
+    pub model: Model,
+    /// What it was trained for; the default of a checkpoint from elsewhere.
+    pub objective: ObjectiveOptions,
+    /// Hash of what made the model.
+    pub identity: String,
+    folder: PathBuf,
+}
+
+impl Start {
+    /// The checkpoint `name`, downloaded if need be, and its shape.
+    pub(super) fn find(name: &str) -> Result<(Self, ModelConfig), ExperimentError> {
+        let folder = hub::folder(name)?;
+        let start = Self {
+            checkpoint: name.into(),
+            fingerprint: checkpoint::fingerprint(&folder)?,
+        };
+        Ok((start, ModelConfig::load(&folder.join("config.json"))?))
+    }
+
+    fn open(&self, device: &Device) -> Result<Model, ExperimentError> {
+        let folder = hub::folder(&self.checkpoint)?;
+        if checkpoint::fingerprint(&folder)? != self.fingerprint {
+            return Err(ExperimentError::OtherStart {
+                checkpoint: self.checkpoint.clone(),
+            });
+        }
+        Ok(Model::open(&folder, device)?)
+    }
+}
+
+impl ModelSpec {
+    /// The shape, the start and the adapters that `options` name, for a vocabulary of `vocab_size`.
+    pub(super) fn resolve(
+        options: &ModelOptions,
+        vocab_size: usize,
+    ) -> Result<(ModelConfig, Option<Start>, Option<LoraOptions>), ExperimentError> {
+        let (mut model, start) = match options.checkpoint() {
+            Some(name) => {
+                options.check_no_numbers()?;
+                let (start, model) = Start::find(name)?;
+                (model, Some(start))
+            }
+            None => (options.resolve(vocab_size)?, None),
+        };
+        let grown = vocab_size > model.vocab_size();
+        model.set_vocab_size(vocab_size.max(model.vocab_size()));
+        let lora = options
+            .lora
+            .as_ref()
+            .map(|lora| lora.resolve(&model, grown, start.is_some()))
+            .transpose()?;
+        Ok((model, start, lora))
+    }
+
+    /// The model before its first step, on `device`.
+    pub(super) fn begin(&self, device: &Device) -> Result<Model, ExperimentError> {
+        let model = match &self.start {
+            None => self.model.init(self.seed, device),
+            Some(start) => start
+                .open(device)?
+                .with_vocab_size(self.model.vocab_size(), self.seed),
+        };
+        Ok(match &self.lora {
+            Some(options) => lora::adapt(model, options, self.seed)?,
+            None => model,
+        })
+    }
+}
+
+impl TrainedModel {
+    /// Writes `model` into `folder` in the layout of Hugging Face (or, with adapters, of `peft`)
+    /// with its tokenizer and record. The record comes last: with it the folder is finished.
+    pub(super) fn save(
+        model: Model,
+        spec: &ModelSpec,
+        summary: TrainSummary,
+        tokenizer: &Tokenizer,
+        folder: &Path,
+    ) -> Result<Self, ExperimentError> {
+        let config = spec.model.to_hugging_face();
+        let model = match (&spec.lora, &spec.start) {
+            (Some(options), Some(start)) => {
+                checkpoint::save_config(&config, folder)?;
+                lora::save(&model, options, &start.checkpoint, folder)?;
+                lora::merge(model)
+            }
+            _ => {
+                checkpoint::save(&model, &config, folder)?;
+                model
+            }
+        };
+        tokenizer.save(&folder.join("tokenizer.json"))?;
+        let record = ModelRecord {
+            schema: record::SCHEMA,
+            genret: VERSION.into(),
+            spec: spec.clone(),
+            params_embedding: spec.model.params_embedding(),
+            params_non_embedding: spec.model.params_non_embedding(),
+            summary,
+        };
+        write_json(&folder.join(RECORD), &record)?;
+        Ok(Self {
+            model,
+            record,
+            folder: folder.into(),
+        })
+    }
+
+    /// Whether `folder` holds a finished model.
+    pub(super) fn is_in(folder: &Path) -> bool {
+        folder.join(RECORD).exists()
+    }
+
+    /// Opens a folder that `genret train` or `genret sweep` finished.
+    pub fn open(folder: &Path, device: &Device) -> Result<Self, ExperimentError> {
+        let path = folder.join(RECORD);
+        let record: ModelRecord = read_json(&path)?;
+        if record.schema > record::SCHEMA {
+            return Err(ExperimentError::Later {
+                path,
+                found: record.schema,
+            });
+        }
+        let model = match (&record.spec.lora, &record.spec.start) {
+            (Some(_), Some(start)) => {
+                let base = start.open(device)?;
+                let vocab_size = record.spec.model.vocab_size();
+                lora::load(base.with_vocab_size(vocab_size, record.spec.seed), folder)?
+            }
+            _ => Model::open(folder, device)?,
+        };
+        Ok(Self {
+            model,
+            record,
+            folder: folder.into(),
+        })
+    }
+}
+
+impl OpenedModel {
+    /// Opens a folder that genret trained, a Hugging Face folder, a folder of `peft` adapters, or
+    /// `owner/name` on the hub.
+    pub fn open(name: &Path, device: &Device) -> Result<Self, ExperimentError> {
+        let folder = hub::folder(&name.to_string_lossy())?;
+        if TrainedModel::is_in(&folder) {
+            let trained = TrainedModel::open(&folder, device)?;
+            return Ok(Self {
+                identity: config::hash(&trained.record),
+                objective: trained.record.spec.objective,
+                model: trained.model,
+                folder,
+            });
+        }
+        let model = if folder.join(ADAPTER_CONFIG).exists() {
+            let base = AdapterConfig::load(&folder)?.base;
+            lora::load(Model::open(&hub::folder(&base)?, device)?, &folder)?
+        } else if folder.join("config.json").exists() {
+            Model::open(&folder, device)?
+        } else {
+            return Err(ExperimentError::NotAModel { path: folder });
+        };
+        Ok(Self {
+            model,
+            objective: ObjectiveOptions::default(),
+            identity: config::hash(&checkpoint::fingerprint(&folder)?),
+            folder,
+        })
+    }
+
+    /// The tokenizer of the model.
+    pub fn tokenizer(&self) -> Result<Tokenizer, ExperimentError> {
+        Ok(Tokenizer::load(&self.folder.join("tokenizer.json"))?)
+    }
+}

@@ -1,0 +1,320 @@
+//! A model of any family behind one type, so that training, decoding and sweeps are written once.
+
+use std::path::Path;
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::checkpoint;
+use super::layers::Linear;
+use super::{
+    Family, Footprint, Llama, LlamaConfig, LlamaState, ModelError, NextTokenModel, T5, T5Config,
+    T5State,
+};
+use crate::sweep::flops::ModelCounts;
+use crate::types::TokenId;
+
+/// The shape of a model of any family, as in Hugging Face's `config.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum ModelConfig {
+    /// A decoder alone.
+    Llama(LlamaConfig),
+    /// An encoder and a decoder.
+    T5(T5Config),
+}
+
+/// A model of any family.
+#[derive(Module, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one of it, and its weights are elsewhere"
+)]
+pub enum Model {
+    /// A decoder alone.
+    Llama(Llama),
+    /// An encoder and a decoder.
+    T5(T5),
+}
+
+/// Hypotheses of a decoding with whatever their model caches of them.
+pub enum ModelState {
+    /// Of a decoder alone.
+    Llama(LlamaState),
+    /// Of an encoder and a decoder.
+    T5(T5State),
+}
+
+impl ModelConfig {
+    /// Reads Hugging Face's `config.json`.
+    ///
+    /// # Errors
+    /// [`ModelError::Config`] for a family or a setting that is not supported.
+    pub fn load(path: &Path) -> Result<Self, ModelError> {
+        #[derive(Deserialize)]
+        struct Kind {
+            model_type: Option<String>,
+        }
+        let text = std::fs::read_to_string(path).map_err(|source| ModelError::Io {
+            path: path.into(),
+            source,
+        })?;
+        let bad = |message: String| ModelError::Config {
+            path: path.into(),
+            message,
+        };
+        let kind: Kind = serde_json::from_str(&text).map_err(|e| bad(e.to_string()))?;
+        match kind.model_type.as_deref() {
+            Some("llama") => LlamaConfig::load(path).map(Self::Llama),
+            Some("t5") => T5Config::load(path).map(Self::T5),
+            other => Err(bad(format!(
+                "model_type is `{}`, expected `llama` or `t5`",
+                other.unwrap_or_default()
+            ))),
+        }
+    }
+
+    /// The `config.json` that transformers reads.
+    pub fn to_hugging_face(&self) -> serde_json::Value {
+        match self {
+            Self::Llama(config) => config.to_hugging_face(),
+            Self::T5(config) => config.to_hugging_face(),
+        }
+    }
+
+    /// A model with random weights drawn from `seed`.
+    pub fn init(&self, seed: u64, device: &Device) -> Model {
+        match self {
+            Self::Llama(config) => Model::Llama(config.init(seed, device)),
+            Self::T5(config) => Model::T5(config.init(seed, device)),
+        }
+    }
+
+    /// A model of zeros, to be filled from a checkpoint.
+    pub fn empty(&self, device: &Device) -> Model {
+        match self {
+            Self::Llama(config) => Model::Llama(config.empty(device)),
+            Self::T5(config) => Model::T5(config.empty(device)),
+        }
+    }
+
+    /// The architecture.
+    pub fn family(&self) -> Family {
+        match self {
+            Self::Llama(_) => Family::Llama,
+            Self::T5(_) => Family::T5,
+        }
+    }
+
+    /// Layers and width, to name the shape in few words.
+    pub fn layers_and_width(&self) -> (usize, usize) {
+        match self {
+            Self::Llama(config) => (config.num_hidden_layers, config.hidden_size),
+            Self::T5(config) => (
+                config.num_layers + config.num_decoder_layers,
+                config.d_model,
+            ),
+        }
+    }
+
+    /// What decoding keeps in memory beside the weights.
+    pub fn footprint(&self) -> Footprint {
+        match self {
+            Self::Llama(config) => config.footprint(),
+            Self::T5(config) => config.footprint(),
+        }
+    }
+
+    /// Numbers per token that a training step keeps for its backward pass, about.
+    pub fn activations_per_token(&self) -> usize {
+        match self {
+            Self::Llama(config) => config.activations_per_token(),
+            Self::T5(config) => config.activations_per_token(),
+        }
+    }
+
+    /// Modules with a row per token.
+    pub(super) fn vocabulary_modules(&self) -> &'static [&'static str] {
+        match self {
+            Self::Llama(config) if config.tie_word_embeddings => &["embed_tokens"],
+            Self::Llama(_) => &["embed_tokens", "lm_head"],
+            Self::T5(config) if config.tie_word_embeddings => &["shared"],
+            Self::T5(_) => &["shared", "lm_head"],
+        }
+    }
+
+    /// Tokens the embedding knows.
+    pub fn vocab_size(&self) -> usize {
+        match self {
+            Self::Llama(config) => config.vocab_size,
+            Self::T5(config) => config.vocab_size,
+        }
+    }
+
+    /// Changes the number of tokens that the embedding knows.
+    pub fn set_vocab_size(&mut self, vocab_size: usize) {
+        match self {
+            Self::Llama(config) => config.vocab_size = vocab_size,
+            Self::T5(config) => config.vocab_size = vocab_size,
+        }
+    }
+
+    /// Parameters of the embedding (and of the output head where it is not the same matrix).
+    pub fn params_embedding(&self) -> usize {
+        match self {
+            Self::Llama(config) => config.params_embedding(),
+            Self::T5(config) => config.params_embedding(),
+        }
+    }
+
+    /// All other parameters.
+    pub fn params_non_embedding(&self) -> usize {
+        match self {
+            Self::Llama(config) => config.params_non_embedding(),
+            Self::T5(config) => config.params_non_embedding(),
+        }
+    }
+
+    /// The counts that decide what a pass through the model costs.
+    pub fn counts(&self) -> ModelCounts {
+        match self {
+            Self::Llama(config) => config.counts(),
+            Self::T5(config) => config.counts(),
+        }
+    }
+}
+
+impl Model {
+    /// The shape of the model.
+    pub fn config(&self) -> ModelConfig {
+        match self {
+            Self::Llama(model) => ModelConfig::Llama(model.config().clone()),
+            Self::T5(model) => ModelConfig::T5(model.config().clone()),
+        }
+    }
+
+    /// The model in the Hugging Face folder `folder`.
+    ///
+    /// # Errors
+    /// What is wrong with its configuration or its tensors, by name.
+    pub fn open(folder: &Path, device: &Device) -> Result<Self, ModelError> {
+        let config = ModelConfig::load(&folder.join("config.json"))?;
+        checkpoint::load(config.empty(device), folder)
+    }
+
+    /// The model with rows for at least `vocab_size` tokens in embedding and head; old rows stay as
+    /// they are. New rows are the mean of the old ones (Hewitt 2021), each with noise of a hundredth
+    /// of their spread, so that no two are alike.
+    pub fn with_vocab_size(self, vocab_size: usize, seed: u64) -> Self {
+        if vocab_size <= self.config().vocab_size() {
+            return self;
+        }
+        match self {
+            Self::Llama(model) => Self::Llama(model.with_vocab_size(vocab_size, seed)),
+            Self::T5(model) => Self::T5(model.with_vocab_size(vocab_size, seed)),
+        }
+    }
+
+    /// Calls `change` with every projection and its name.
+    pub(super) fn for_each_linear(&mut self, change: &mut dyn FnMut(&str, &mut Linear)) {
+        match self {
+            Self::Llama(model) => model.for_each_linear(change),
+            Self::T5(model) => model.for_each_linear(change),
+        }
+    }
+
+    /// Where the parameters live.
+    pub fn device(&self) -> Device {
+        match self {
+            Self::Llama(model) => model.device(),
+            Self::T5(model) => model.device(),
+        }
+    }
+
+    /// Fails if a prompt and a target of these lengths do not fit the model's positions.
+    pub fn check_lengths(&self, prompt: usize, target: usize) -> Result<(), ModelError> {
+        match self {
+            Self::Llama(model) => model.check_length(prompt + target),
+            // Far distances share a bucket: there is no longest sequence.
+            Self::T5(_) => Ok(()),
+        }
+    }
+
+    /// Hidden states that predict each target token of (prompt, target) `examples`, one row a token,
+    /// example after example: `[target tokens, d_model]`.
+    ///
+    /// # Errors
+    /// [`ModelError::TooLong`] beyond the model's positions.
+    pub fn target_hidden(
+        &self,
+        examples: &[(&[TokenId], &[TokenId])],
+    ) -> Result<Tensor<2>, ModelError> {
+        match self {
+            Self::Llama(model) => model.target_hidden(examples),
+            Self::T5(model) => model.target_hidden(examples),
+        }
+    }
+
+    /// Sum of the cross-entropies of `targets` given hidden states `[n, d_model]`, one target a row,
+    /// in nats; the logits are never held whole. Shape `[1]`.
+    pub fn loss_sum(&self, hidden_nd: Tensor<2>, targets: &[TokenId]) -> Tensor<1> {
+        match self {
+            Self::Llama(model) => model.loss_sum(hidden_nd, targets),
+            Self::T5(model) => model.loss_sum(hidden_nd, targets),
+        }
+    }
+}
+
+impl NextTokenModel for Model {
+    type State = ModelState;
+
+    fn start(
+        &self,
+        prompts: &[&[TokenId]],
+        max_new: usize,
+    ) -> Result<(ModelState, Tensor<2>), ModelError> {
+        match self {
+            Self::Llama(model) => model
+                .start(prompts, max_new)
+                .map(|(state, logits)| (ModelState::Llama(state), logits)),
+            Self::T5(model) => model
+                .start(prompts, max_new)
+                .map(|(state, logits)| (ModelState::T5(state), logits)),
+        }
+    }
+
+    fn step(
+        &self,
+        state: &mut ModelState,
+        parents: &[usize],
+        last: &[TokenId],
+    ) -> Result<Tensor<2>, ModelError> {
+        match (self, state) {
+            (Self::Llama(model), ModelState::Llama(state)) => model.step(state, parents, last),
+            (Self::T5(model), ModelState::T5(state)) => model.step(state, parents, last),
+            _ => unreachable!("a state is stepped by the model that started it"),
+        }
+    }
+
+    fn logits(&self, hidden_nd: Tensor<2>) -> Tensor<2> {
+        match self {
+            Self::Llama(model) => model.logits(hidden_nd),
+            Self::T5(model) => model.logits(hidden_nd),
+        }
+    }
+
+    fn logits_of(&self, hidden_nd: Tensor<2>, tokens: &[TokenId]) -> Tensor<2> {
+        match self {
+            Self::Llama(model) => model.logits_of(hidden_nd, tokens),
+            Self::T5(model) => model.logits_of(hidden_nd, tokens),
+        }
+    }
+
+    fn footprint(&self) -> Footprint {
+        match self {
+            Self::Llama(model) => model.footprint(),
+            Self::T5(model) => model.footprint(),
+        }
+    }
+}

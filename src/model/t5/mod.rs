@@ -1,0 +1,307 @@
+//! T5: an encoder that reads the prompt both ways and a decoder that writes with an eye on it (Raffel
+//! et al. 2020); v1.0, and v1.1 with Flan (gated feed-forward, head of its own).
+//!
+//! RMSNorm before every layer, no biases in projections, scores not divided by anything, positions
+//! known by a bias per head and distance bucket that all blocks of a stack share. Where the head is the
+//! embedding, hidden states are multiplied by `d_model^-0.5` before it. Dropout is not applied.
+//! There is no longest sequence: far distances share a bucket.
+//!
+//! Activations are kept flat, `[batch * seq, width]`; the fused operations come from
+//! `genret-kernels`. Shape legend: n rows of a batch, d model width, h heads, r distances.
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use genret_kernels::{self as kernels, BeamCache, CacheShape, CrossShape, RelativeShape};
+
+use super::layers::{Embedding, Linear, Sequences, id_tensor, with_rows};
+use super::{Footprint, ModelError, NextTokenModel};
+use crate::types::TokenId;
+
+mod config;
+mod weights;
+
+pub use config::{FeedForward, T5Config};
+use weights::{Attention, Decoder, Encoder};
+
+/// A T5 model; its parameters are named as in Hugging Face's `T5ForConditionalGeneration`.
+#[derive(Module, Debug)]
+pub struct T5 {
+    shared: Embedding,
+    encoder: Encoder,
+    decoder: Decoder,
+    lm_head: Option<Linear>,
+    #[module(skip)]
+    config: T5Config,
+}
+
+impl T5 {
+    /// The shape of the model.
+    pub fn config(&self) -> &T5Config {
+        &self.config
+    }
+
+    pub(super) fn with_vocab_size(mut self, vocab_size: usize, seed: u64) -> Self {
+        self.config.vocab_size = vocab_size;
+        let embedding = &mut self.shared.weight;
+        *embedding = with_rows(embedding, vocab_size, "embedding", seed);
+        if let Some(head) = &mut self.lm_head {
+            head.weight = with_rows(&head.weight, vocab_size, "head", seed);
+        }
+        self
+    }
+
+    /// Where the parameters live.
+    pub fn device(&self) -> Device {
+        self.shared.weight.val().device()
+    }
+
+    fn embed(&self, tokens: &[TokenId]) -> Tensor<2> {
+        let ids = id_tensor(tokens, &self.device());
+        kernels::embedding(self.shared.weight.val(), ids)
+    }
+
+    /// Biases `[r, h]` of the distances (key minus query), from the first block's table.
+    fn bias(
+        &self,
+        first: &Attention,
+        distances: impl Iterator<Item = isize>,
+        both_ways: bool,
+    ) -> Tensor<2> {
+        let buckets: Vec<i32> = distances
+            .map(|distance| self.config.bucket(distance, both_ways) as i32)
+            .collect();
+        let table = first.relative_attention_bias.as_ref();
+        let table = table.expect("the first block holds the table of its stack");
+        let buckets = Tensor::from_ints(&buckets[..], &self.device());
+        kernels::embedding(table.weight.val(), buckets)
+    }
+
+    /// Hidden states of the encoder after its final norm, `[batch * seq, d_model]`: every token sees
+    /// every real token of its sequence. Rows of padding hold no meaning.
+    pub fn encode(&self, batch: &Sequences) -> Tensor<2> {
+        let epsilon = self.config.layer_norm_epsilon;
+        let first = &self.encoder.block[0].layer.0.SelfAttention;
+        let last = batch.seq as isize - 1;
+        let bias = self.bias(first, -last..=last, true);
+        let shape = RelativeShape {
+            heads: self.config.num_heads,
+            head_dim: self.config.d_kv,
+            causal: false,
+            lengths: &batch.lengths,
+        };
+        let mut x = self.embed(&batch.tokens);
+        for block in &self.encoder.block {
+            let (attention, mlp) = &block.layer;
+            let h = attention.layer_norm.forward(x.clone(), epsilon);
+            let attention = &attention.SelfAttention;
+            let attended = kernels::relative_attention(
+                attention.q.forward(h.clone()),
+                attention.k.forward(h.clone()),
+                attention.v.forward(h),
+                bias.clone(),
+                &shape,
+            );
+            x = x + attention.o.forward(attended);
+            let h = mlp.layer_norm.forward(x.clone(), epsilon);
+            x = x + mlp.DenseReluDense.forward(h);
+        }
+        self.encoder.final_layer_norm.forward(x, epsilon)
+    }
+
+    /// All decoder blocks and the final norm, with `attend(layer, q, own)` as the attentions: to the
+    /// tokens written before where it is given their keys and values, else to the encoder's output.
+    fn through_decoder(
+        &self,
+        mut x: Tensor<2>,
+        mut attend: impl FnMut(usize, Tensor<2>, Option<[Tensor<2>; 2]>) -> Tensor<2>,
+    ) -> Tensor<2> {
+        let epsilon = self.config.layer_norm_epsilon;
+        for (number, block) in self.decoder.block.iter().enumerate() {
+            let (own, cross, mlp) = &block.layer;
+            let h = own.layer_norm.forward(x.clone(), epsilon);
+            let attention = &own.SelfAttention;
+            let q = attention.q.forward(h.clone());
+            let own_keys_values = [attention.k.forward(h.clone()), attention.v.forward(h)];
+            let attended = attend(number, q, Some(own_keys_values));
+            x = x + attention.o.forward(attended);
+            let h = cross.layer_norm.forward(x.clone(), epsilon);
+            let attention = &cross.EncDecAttention;
+            let attended = attend(number, attention.q.forward(h), None);
+            x = x + attention.o.forward(attended);
+            let h = mlp.layer_norm.forward(x.clone(), epsilon);
+            x = x + mlp.DenseReluDense.forward(h);
+        }
+        self.decoder.final_layer_norm.forward(x, epsilon)
+    }
+
+    /// Hidden states of the decoder after its final norm, `[batch * seq, d_model]`, for decoder inputs
+    /// `batch` (which begin with the start token) and the encoder's `memory_nd` of `prompts`. Rows of
+    /// padding hold no meaning.
+    pub fn decode(
+        &self,
+        prompts: &Sequences,
+        memory_nd: &Tensor<2>,
+        batch: &Sequences,
+    ) -> Tensor<2> {
+        let config = &self.config;
+        let first = &self.decoder.block[0].layer.0.SelfAttention;
+        let last = batch.seq as isize - 1;
+        let bias = self.bias(first, -last..=last, false);
+        let own = RelativeShape {
+            heads: config.num_heads,
+            head_dim: config.d_kv,
+            causal: true,
+            lengths: &batch.lengths,
+        };
+        let cross = CrossShape {
+            heads: config.num_heads,
+            head_dim: config.d_kv,
+            queries: &batch.lengths,
+            keys: &prompts.lengths,
+        };
+        let x = self.embed(&batch.tokens);
+        self.through_decoder(x, |layer, q, keys_values| match keys_values {
+            Some([k, v]) => kernels::relative_attention(q, k, v, bias.clone(), &own),
+            None => {
+                let [k, v] = self.memory_keys_values(layer, memory_nd);
+                kernels::cross_attention(q, k, v, &cross)
+            }
+        })
+    }
+
+    /// Keys and values that a decoder layer makes of the encoder's output.
+    fn memory_keys_values(&self, layer: usize, memory_nd: &Tensor<2>) -> [Tensor<2>; 2] {
+        let attention = &self.decoder.block[layer].layer.1.EncDecAttention;
+        [&attention.k, &attention.v].map(|linear| linear.forward(memory_nd.clone()))
+    }
+
+    fn start_token(&self) -> TokenId {
+        TokenId(self.config.decoder_start_token_id)
+    }
+
+    /// Hidden states that predict each target token of (prompt, target) `examples`, one row a token,
+    /// example after example: `[target tokens, d_model]`.
+    ///
+    /// # Panics
+    /// With an empty prompt or target.
+    pub fn target_hidden(
+        &self,
+        examples: &[(&[TokenId], &[TokenId])],
+    ) -> Result<Tensor<2>, ModelError> {
+        let prompts: Vec<&[TokenId]> = examples.iter().map(|(prompt, _)| *prompt).collect();
+        let prompts = Sequences::pad(&prompts);
+        // Shifted right from the start token: the last target token is predicted, never read.
+        let inputs: Vec<Vec<TokenId>> = examples
+            .iter()
+            .map(|(_, target)| [&[self.start_token()], &target[..target.len() - 1]].concat())
+            .collect();
+        let inputs = Sequences::pad(&inputs);
+        let hidden = self.decode(&prompts, &self.encode(&prompts), &inputs);
+        if inputs.lengths.iter().all(|&length| length == inputs.seq) {
+            return Ok(hidden);
+        }
+        let lengths = inputs.lengths.iter().enumerate();
+        let real: Vec<i32> = lengths
+            .flat_map(|(row, &length)| row * inputs.seq..row * inputs.seq + length)
+            .map(|position| position as i32)
+            .collect();
+        let real = Tensor::from_ints(&real[..], &self.device());
+        Ok(kernels::embedding(hidden, real))
+    }
+
+    /// Logits `[n, vocab]` of the decoder's hidden states `[n, d_model]`.
+    pub fn logits(&self, hidden_nd: Tensor<2>) -> Tensor<2> {
+        let (hidden_nd, weight_vd) = self.head(hidden_nd);
+        kernels::linear(hidden_nd, weight_vd)
+    }
+
+    /// Sum of the cross-entropies of `targets` given hidden states `[n, d_model]`, one target a row,
+    /// in nats; the logits are never held whole. Shape `[1]`.
+    pub fn loss_sum(&self, hidden_nd: Tensor<2>, targets: &[TokenId]) -> Tensor<1> {
+        let targets = id_tensor(targets, &self.device());
+        let (hidden_nd, weight_vd) = self.head(hidden_nd);
+        kernels::linear_cross_entropy(hidden_nd, weight_vd, targets, None)
+    }
+
+    /// Input and weight of the output projection.
+    fn head(&self, hidden_nd: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
+        match &self.lm_head {
+            Some(head) => (hidden_nd, head.weight.val()),
+            None => {
+                let scale = (self.config.d_model as f64).powf(-0.5);
+                (hidden_nd.mul_scalar(scale), self.shared.weight.val())
+            }
+        }
+    }
+}
+
+/// Hypotheses of a decoding with their cached keys and values; those of a prompt are shared by all
+/// hypotheses that continue it.
+pub struct T5State {
+    cache: BeamCache,
+}
+
+impl T5 {
+    /// Hidden states of the token after `last`, for the rows of the cache.
+    fn next_hidden(&self, cache: &mut BeamCache, last: &[TokenId]) -> Tensor<2> {
+        let x = self.embed(last);
+        self.through_decoder(x, |layer, q, keys_values| match keys_values {
+            Some([k, v]) => kernels::decode_attention(q, k, v, cache, layer),
+            None => kernels::decode_cross_attention(q, cache, layer),
+        })
+    }
+}
+
+impl NextTokenModel for T5 {
+    type State = T5State;
+
+    fn start(
+        &self,
+        prompts: &[&[TokenId]],
+        max_new: usize,
+    ) -> Result<(T5State, Tensor<2>), ModelError> {
+        let batch = Sequences::pad(prompts);
+        let memory = self.encode(&batch);
+        let shape = CacheShape {
+            layers: self.config.num_decoder_layers,
+            heads: self.config.num_heads,
+            kv_heads: self.config.num_heads,
+            head_dim: self.config.d_kv,
+        };
+        let first = &self.decoder.block[0].layer.0.SelfAttention;
+        let back = (0..=max_new).map(|steps| -(steps as isize));
+        let bias = self.bias(first, back, false);
+        let mut cache = BeamCache::relative(shape, bias, &batch.lengths);
+        for layer in 0..self.config.num_decoder_layers {
+            let [k, v] = self.memory_keys_values(layer, &memory);
+            cache.set_prompt(layer, k, v);
+        }
+        cache.advance(&(0..prompts.len()).collect::<Vec<_>>());
+        let hidden = self.next_hidden(&mut cache, &vec![self.start_token(); prompts.len()]);
+        Ok((T5State { cache }, hidden))
+    }
+
+    fn step(
+        &self,
+        state: &mut T5State,
+        parents: &[usize],
+        last: &[TokenId],
+    ) -> Result<Tensor<2>, ModelError> {
+        state.cache.advance(parents);
+        Ok(self.next_hidden(&mut state.cache, last))
+    }
+
+    fn logits(&self, hidden_nd: Tensor<2>) -> Tensor<2> {
+        Self::logits(self, hidden_nd)
+    }
+
+    fn logits_of(&self, hidden_nd: Tensor<2>, tokens: &[TokenId]) -> Tensor<2> {
+        let (hidden_nd, weight_vd) = self.head(hidden_nd);
+        let rows = kernels::embedding(weight_vd, id_tensor(tokens, &self.device()));
+        kernels::linear(hidden_nd, rows)
+    }
+
+    fn footprint(&self) -> Footprint {
+        self.config.footprint()
+    }
+}
