@@ -29,7 +29,7 @@ use genret::decode::{
 use genret::index::{
     Continuations, IndexBuilder, IndexOptions, NgramIndex, PassageSet, SubstringIndex,
 };
-use genret::model::{Llama, LlamaConfig, ModelOptions, NextTokenModel, checkpoint};
+use genret::model::{Model, ModelOptions, NextTokenModel};
 use genret::rng::stream;
 use genret::types::{PassageIdx, TokenId};
 use rand::RngExt;
@@ -74,7 +74,7 @@ fn options(beam_width: usize, max_new_tokens: usize) -> DecodeOptions {
     }
 }
 
-fn random_model(size: &str, vocab: usize) -> Llama {
+fn random_model(size: &str, vocab: usize) -> Model {
     let options = ModelOptions {
         size: Some(size.into()),
         ..ModelOptions::default()
@@ -90,23 +90,14 @@ fn random_prompts(count: usize, vocab: usize) -> Vec<Vec<TokenId>> {
         .collect()
 }
 
-/// Seconds of processor time of this process.
+/// Seconds of processor time of this process, all threads.
 fn cpu_secs() -> f64 {
-    let text = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let fields: Vec<&str> = text
-        .rsplit(')')
-        .next()
-        .unwrap_or("")
-        .split_whitespace()
-        .collect();
-    // User and system time, in hundredths.
-    let ticks = |at: usize| {
-        fields
-            .get(at)
-            .and_then(|f| f.parse::<f64>().ok())
-            .unwrap_or(0.0)
-    };
-    (ticks(11) + ticks(12)) / 100.0
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten();
+    let nanos = tasks.flatten().filter_map(|task| {
+        let text = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+        text.split_whitespace().next()?.parse::<f64>().ok()
+    });
+    nanos.sum::<f64>() / 1e9
 }
 
 /// A line of `/proc/self/status` in MiB, such as `VmHWM`.
@@ -128,8 +119,7 @@ fn serve(folder: &Path, beam: usize, batch: usize, new: usize) {
         let text = std::fs::read_to_string(folder.join(name)).unwrap();
         serde_json::from_str(&text).unwrap()
     };
-    let config = LlamaConfig::load(&folder.join("config.json")).unwrap();
-    let model = checkpoint::load(config.init(0, &Device::flex()), folder).unwrap();
+    let model = Model::open(folder, &Device::flex()).unwrap();
     let trie = Trie::new(&read("identifiers.json"));
     let prompts = read("prompts.json");
     let prompts: Vec<&[TokenId]> = prompts.iter().take(batch).map(|p| &p[..]).collect();

@@ -2,11 +2,12 @@
 
     cargo build --release --bench decode
     python benches/peers/decode_transformers.py target/release/deps/decode-HASH [--sizes 1m,10m] [--beams 10,100]
-        [--batches 1,32] [--new 20] [--rounds 3] [--ids 20000] [--json FILE]
+        [--batches 1,32] [--new 20] [--rounds 3] [--ids 20000] [--threads N] [--json FILE]
 
 Both read the same random weights (LLaMA, vocabulary 32,000, float32), prompts of 32 tokens and identifiers of NEW tokens,
 the last of them the end token; transformers through a tree of Python dictionaries, as GENRE does. Runs
-alternate; times are wall-clock on all cores and processor seconds. Sequences of the first round are compared.
+alternate; times are wall-clock and processor seconds. On a loaded machine take one thread: with more, PyTorch's threads
+wait for each other. Sequences of the first round are compared.
 """
 
 import argparse
@@ -35,11 +36,12 @@ parser.add_argument("--new", type=int, default=20)
 parser.add_argument("--rounds", type=int, default=3)
 parser.add_argument("--ids", type=int, default=20000)
 parser.add_argument("--length-penalty", type=float, default=0.0)
+parser.add_argument("--threads", type=int, default=os.cpu_count())
 parser.add_argument("--json")
 args = parser.parse_args()
-torch.set_num_threads(os.cpu_count())
+torch.set_num_threads(args.threads)
 transformers.logging.set_verbosity_error()
-print(f"torch {torch.__version__}, transformers {transformers.__version__}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+print(f"torch {torch.__version__}, transformers {transformers.__version__}, {args.threads} threads on {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
 
 
 def identifiers(rng):
@@ -111,6 +113,7 @@ def compare(ours, theirs, beam, batch):
     return same, total, largest
 
 
+environment = {**os.environ, "RAYON_NUM_THREADS": str(args.threads)}
 rows = []
 for size in args.sizes.split(","):
     width, layers, heads, inner = SIZES[size]
@@ -133,7 +136,7 @@ for size in args.sizes.split(","):
         for beam in map(int, args.beams.split(",")):
             for batch in map(int, args.batches.split(",")):
                 command = [args.binary, "serve", folder, str(beam), str(batch), str(args.new)]
-                ours = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+                ours = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
 
                 def run(line):
                     ours.stdin.write(line + "\n")
