@@ -1,10 +1,11 @@
 //! Constrained decoding: beside transformers, its share in the index, its memory, its exactness.
 //!
 //! ```text
-//! cargo bench --bench decode -- serve FOLDER BEAM BATCH NEW     driven by peers/decode_transformers.py
+//! cargo bench --bench decode -- serve FOLDER BEAM BATCH NEW full|allowed     driven by peers/decode_transformers.py
 //! cargo bench --bench decode -- share [BEAM BATCH NEW [N]]      share of the constraint in the time
 //! cargo bench --bench decode -- memory BEAM BATCH NEW [N]       peak memory beside the estimate
 //! cargo bench --bench decode -- audit [HYPOTHESES]              every hypothesis against the corpus
+//! cargo bench --bench decode -- head [ROWS [N]]                 the output head of some tokens and of all
 //! ```
 //! N is a model size by name (default s10m), with random weights and a vocabulary of 32,000; the corpus is that of
 //! `../shared/data/humanqa` in words. `serve` reads a line per run from stdin, so that runs of the two programs alternate.
@@ -24,7 +25,7 @@ use std::time::Instant;
 use burn::tensor::Device;
 use genret::data::Corpus;
 use genret::decode::{
-    Auto, BatchSize, Constraint, DecodeOptions, End, batch_bytes, batches, beam_search,
+    Auto, BatchSize, Constraint, DecodeOptions, End, Normalise, batch_bytes, batches, beam_search,
 };
 use genret::index::{
     Continuations, IndexBuilder, IndexOptions, NgramIndex, PassageSet, SubstringIndex,
@@ -114,7 +115,7 @@ fn status_mib(name: &str) -> f64 {
 
 /// Decodes `FOLDER/prompts.json` under the identifiers of `FOLDER/identifiers.json` with its model, once per line
 /// of stdin; prints seconds, processor seconds and on the line `sequences` also what was found.
-fn serve(folder: &Path, beam: usize, batch: usize, new: usize) {
+fn serve(folder: &Path, batch: usize, options: &DecodeOptions) {
     let read = |name: &str| -> Vec<Vec<TokenId>> {
         let text = std::fs::read_to_string(folder.join(name)).unwrap();
         serde_json::from_str(&text).unwrap()
@@ -123,10 +124,9 @@ fn serve(folder: &Path, beam: usize, batch: usize, new: usize) {
     let trie = Trie::new(&read("identifiers.json"));
     let prompts = read("prompts.json");
     let prompts: Vec<&[TokenId]> = prompts.iter().take(batch).map(|p| &p[..]).collect();
-    let options = options(beam, new);
     for line in std::io::stdin().lock().lines() {
         let (started, cpu) = (Instant::now(), cpu_secs());
-        let decoded = beam_search(&model, &trie, &prompts, &options).unwrap();
+        let decoded = beam_search(&model, &trie, &prompts, options).unwrap();
         let (secs, cpu) = (started.elapsed().as_secs_f64(), cpu_secs() - cpu);
         let mut row =
             serde_json::json!({ "secs": secs, "cpu_secs": cpu, "peak_mib": status_mib("VmHWM") });
@@ -243,6 +243,40 @@ fn memory(beam: usize, batch: usize, new: usize, size: &str) {
          estimate {estimate:.1} MiB, generated keys and values {cache:.1} MiB, rest {:.1} MiB",
         peak - cache
     );
+}
+
+/// Processor time of the head of `rows` hypotheses: for all tokens, and for shares of them drawn at random.
+fn head(rows: usize, size: &str) {
+    let model = random_model(size, VOCAB);
+    let prompts = random_prompts(rows, VOCAB);
+    let prompts: Vec<&[TokenId]> = prompts.iter().map(|p| &p[..]).collect();
+    let (_, hidden) = model.start(&prompts, 1).unwrap();
+    let median = |head: &dyn Fn() -> usize| {
+        let mut times: Vec<f64> = (0..15)
+            .map(|_| {
+                let cpu = cpu_secs();
+                std::hint::black_box(head());
+                1e3 * (cpu_secs() - cpu)
+            })
+            .collect();
+        times.sort_by(f64::total_cmp);
+        times[times.len() / 2]
+    };
+    let values = |logits: burn::tensor::Tensor<2>| logits.into_data().as_bytes().len();
+    let all = median(&|| values(model.logits(hidden.clone())));
+    println!("{size}, {rows} rows: all {VOCAB} tokens {all:.2} ms cpu");
+    for share in [2, 3, 4, 8, 32, 128] {
+        let mut stream = stream(3, "tokens", &[share]);
+        let mut tokens: Vec<TokenId> = (0..VOCAB / share as usize)
+            .map(|_| TokenId(stream.random_range(0..VOCAB as u32)))
+            .collect();
+        tokens.sort_unstable();
+        let some = median(&|| values(model.logits_of(hidden.clone(), &tokens)));
+        println!(
+            "  one in {share:>3}: {some:.2} ms cpu, {:.2} of all",
+            some / all
+        );
+    }
 }
 
 /// Decodes until `wanted` hypotheses were emitted, whole corpus and filtered, and looks each up in a set of

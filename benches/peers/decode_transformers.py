@@ -37,6 +37,7 @@ parser.add_argument("--rounds", type=int, default=3)
 parser.add_argument("--ids", type=int, default=20000)
 parser.add_argument("--length-penalty", type=float, default=0.0)
 parser.add_argument("--threads", type=int, default=os.cpu_count())
+parser.add_argument("--normalise", default="full", help="full: scores as in transformers; allowed: over the allowed tokens, which transformers has not")
 parser.add_argument("--json")
 args = parser.parse_args()
 torch.set_num_threads(args.threads)
@@ -135,7 +136,7 @@ for size in args.sizes.split(","):
         json.dump(prompts.tolist(), open(os.path.join(folder, "prompts.json"), "w"))
         for beam in map(int, args.beams.split(",")):
             for batch in map(int, args.batches.split(",")):
-                command = [args.binary, "serve", folder, str(beam), str(batch), str(args.new)]
+                command = [args.binary, "serve", folder, str(beam), str(batch), str(args.new), args.normalise]
                 ours = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
 
                 def run(line):
@@ -158,7 +159,7 @@ for size in args.sizes.split(","):
                 ours.wait()
                 mine, theirs = [[statistics.median(x) for x in zip(*times)] for times in (mine, theirs)]
                 row = {
-                    "size": size, "beam": beam, "batch": batch, "new": args.new,
+                    "size": size, "beam": beam, "batch": batch, "new": args.new, "normalise": args.normalise, "threads": args.threads,
                     "genret_queries_per_sec": batch / mine[0], "transformers_queries_per_sec": batch / theirs[0],
                     "ratio": theirs[0] / mine[0], "cpu_ratio": theirs[1] / max(mine[1], 0.01),
                     "same_sequences": same, "sequences": total, "largest_score_difference": largest,
