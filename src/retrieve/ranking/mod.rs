@@ -144,6 +144,9 @@ impl RankingOptions {
     }
 }
 
+/// Passages that one thread scores before it takes others.
+const SCORED_TOGETHER: usize = 2048;
+
 /// Passages that one thread rescores before it takes others.
 const RESCORED_TOGETHER: usize = 128;
 
@@ -243,15 +246,22 @@ impl<'a, I: SubstringIndex> NgramRanker<'a, I> {
                 .map_or(0.0, |c| weighted[c.ngram as usize].weight);
             (1.0 - options.best_ngram_share) * sum + options.best_ngram_share * best
         };
-        let mut best: Vec<(f64, PassageIdx, usize)> = (0..nominated.passages.len())
-            .map(|i| {
-                (
-                    score(&mut greedy, nominated.places(i)),
-                    nominated.passages[i],
-                    i,
-                )
-            })
-            .collect();
+        let first_scores = |(part, passages): (usize, &[PassageIdx])| {
+            let mut greedy = greedy.clone();
+            let slots = (part * SCORED_TOGETHER..).zip(passages);
+            let scored = slots.map(|(i, &passage)| {
+                let score = score(&mut greedy, nominated.places(i));
+                (score, passage, i)
+            });
+            scored.collect::<Vec<_>>()
+        };
+        let mut best: Vec<(f64, PassageIdx, usize)> = nominated
+            .passages
+            .par_chunks(SCORED_TOGETHER)
+            .enumerate()
+            .map(first_scores)
+            .collect::<Vec<_>>()
+            .concat();
         let order = |a: &(f64, PassageIdx, usize), b: &(f64, PassageIdx, usize)| {
             b.0.total_cmp(&a.0).then(a.1.cmp(&b.1))
         };
