@@ -53,12 +53,19 @@ fn main() {
     };
     let size = |at: usize| args.get(at).map_or("s10m", |a| &a[..]);
     match args.first().map(|a| &a[..]) {
-        Some("serve") => serve(
-            Path::new(&args[1]),
-            number(2, 10),
-            number(3, 1),
-            number(4, 20),
-        ),
+        Some("serve") => {
+            let few = args.get(5).is_some_and(|a| a == "allowed");
+            let options = DecodeOptions {
+                normalise: if few {
+                    Normalise::Allowed
+                } else {
+                    Normalise::Full
+                },
+                ..options(number(2, 10), number(4, 20))
+            };
+            serve(Path::new(&args[1]), number(3, 1), &options);
+        }
+        Some("head") => head(number(1, 10), size(2)),
         Some("share") => share(number(1, 100), number(2, 1), number(3, 20), size(4)),
         Some("memory") => memory(number(1, 16), number(2, 1), number(3, 20), size(4)),
         Some("audit") => audit(number(1, 1_000_000)),

@@ -1,7 +1,8 @@
 //! The n-gram index: build, size, and the steps of beam search, alone or beside the field's index.
 //!
 //! `cargo bench --bench index -- [--corpus FOLDER]... [--cache FILE] [--beams 1,10,100,300]
-//! [--rounds R] [--min-node-count N] [--peer FOLDER]`. Without `--corpus` it is corpus A: the
+//! [--rounds R] [--min-node-count N] [--resident] [--filters] [--outputs] [--folder FOLDER] [--peer FOLDER]`. `--folder`
+//! keeps what is built, `--cache` the tokens. Without `--corpus` it is corpus A: the
 //! collections humanqa and medquad-liveqa together. With `--peer` (see `index_sdsl.sh`) the other
 //! index answers the same n-grams in the same rounds; counts, distinct continuations and checksums
 //! must agree, and ratios are printed. Times are CPU time of the thread: means over the blocks of a
@@ -38,6 +39,10 @@ struct Options {
     beams: Vec<usize>,
     rounds: usize,
     index: IndexOptions,
+    resident: bool,
+    filters: bool,
+    outputs: bool,
+    folder: Option<PathBuf>,
     peer: Option<PathBuf>,
 }
 
@@ -45,19 +50,18 @@ fn main() {
     let Some(options) = options() else { return };
     let passages = corpus::passages(&options.corpora, options.cache.as_deref());
     let num_tokens: usize = passages.iter().map(Vec::len).sum();
-    let folder = std::env::temp_dir().join(format!("genret-bench-{}", std::process::id()));
-    fs::create_dir_all(&folder).expect("the temporary folder can be made");
+    let temporary = std::env::temp_dir().join(format!("genret-bench-{}", std::process::id()));
+    let folder = options.folder.as_ref().unwrap_or(&temporary);
+    fs::create_dir_all(folder).expect("the folder can be made");
 
     let path = folder.join("ours.idx");
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(1)
         .build()
         .expect("one thread starts");
-    let held = peak_bytes();
     let begun = cpu_micros(Clock::Process);
-    pool.install(|| corpus::build(&passages, options.index, &path));
+    let peak = peak_bytes(|| pool.install(|| corpus::build(&passages, options.index, &path)));
     let build_secs = (cpu_micros(Clock::Process) - begun) / 1e6;
-    let peak = peak_bytes() - held;
     let bits =
         fs::metadata(&path).expect("the index is there").len() as f64 * 8.0 / num_tokens as f64;
     println!("{num_tokens} tokens, {} passages", passages.len());
@@ -68,7 +72,7 @@ fn main() {
     let peer = options
         .peer
         .as_ref()
-        .map(|programs| Peer::build(programs, &folder, &passages));
+        .map(|programs| Peer::build(programs, folder, &passages));
     if let Some(peer) = &peer {
         println!(
             "peer  {:.2} s CPU ({:.1}x), {:.2} bits per token ({:.2}x)",
@@ -89,7 +93,12 @@ fn main() {
     open.sort_by(f64::total_cmp);
     println!("open {:.0} microseconds", open[2]);
 
-    let index = NgramIndex::open(&path).expect("the index was just written");
+    let open = if options.resident {
+        NgramIndex::open_resident
+    } else {
+        NgramIndex::open
+    };
+    let index = open(&path).expect("the index was just written");
     let (mut ours, mut theirs) = (Times::default(), Times::default());
     for _ in 0..options.rounds {
         for &width in &options.beams {
@@ -105,8 +114,15 @@ fn main() {
     for &width in &options.beams {
         report(&ours, peer.as_ref().map(|_| &theirs), width);
     }
-    filters(&index, &passages, &options, &mut eviction);
-    fs::remove_dir_all(&folder).expect("the temporary folder can be removed");
+    if options.outputs {
+        outputs(&index, &passages, &options, &mut eviction);
+    }
+    if options.filters {
+        filters(&index, &passages, &options, &mut eviction);
+    }
+    if options.folder.is_none() {
+        fs::remove_dir_all(folder).expect("the temporary folder can be removed");
+    }
 }
 
 /// Blocks of a beam width in one round.
@@ -121,6 +137,10 @@ fn options() -> Option<Options> {
         beams: vec![1, 10, 100, 300],
         rounds: 3,
         index: IndexOptions::default(),
+        resident: false,
+        filters: false,
+        outputs: false,
+        folder: None,
         peer: None,
     };
     let mut arguments = std::env::args().skip(1);
@@ -140,6 +160,10 @@ fn options() -> Option<Options> {
             "--beams" => options.beams = value().split(',').map(number).collect(),
             "--rounds" => options.rounds = number(&value()),
             "--min-node-count" => options.index.min_node_count = number(&value()),
+            "--filters" => options.filters = true,
+            "--outputs" => options.outputs = true,
+            "--folder" => options.folder = Some(value().into()),
+            "--resident" => options.resident = true,
             "--peer" => options.peer = Some(value().into()),
             "--bench" => {} // Added by cargo.
             other => panic!("unknown flag {other}"),
@@ -199,7 +223,7 @@ fn measure<I: SubstringIndex>(
                 counts.clear();
                 for row in out.iter() {
                     tokens.extend_from_slice(row.tokens);
-                    counts.extend(row.counts().map(|count| count as u32));
+                    row.extend_counts(&mut counts);
                 }
             });
             let mut moved: Vec<I::State> = Vec::with_capacity(beam.len());
@@ -327,6 +351,98 @@ fn filters(index: &NgramIndex, passages: &Passages, options: &Options, eviction:
             make[make.len() / 2],
             times.sum(WIDTH, "step", Heat::Cold),
             times.sum(WIDTH, "step", Heat::Warm)
+        );
+    }
+}
+
+/// What a search makes of the continuations of 100 n-grams: mask rows, or the best 200 by logit, chosen
+/// from a list of all or as they are read.
+fn outputs(index: &NgramIndex, passages: &Passages, options: &Options, eviction: &mut Eviction) {
+    const WIDTH: usize = 100;
+    let mut rng = stream(3, "bench logits", &[]);
+    let logits: Vec<Vec<f32>> = (0..WIDTH)
+        .map(|_| (0..corpus::VOCAB).map(|_| rng.random::<f32>()).collect())
+        .collect();
+    let beams = corpus::sample(passages, WIDTH);
+    let mut times = Times::default();
+    let mut out = Continuations::new();
+    let (mut masks, mut best, mut chosen) = (vec![], vec![], vec![]);
+    for _ in 0..options.rounds {
+        for (len, beam) in beams.iter().enumerate().take(4) {
+            let states: Vec<_> = beam
+                .iter()
+                .map(|(ngram, _)| arrive(index, ngram).expect("the n-gram was sampled"))
+                .collect();
+            let mut timed = |what: &'static str, run: &mut dyn FnMut()| {
+                eviction.run();
+                for heat in [Heat::Cold, Heat::Warm] {
+                    let begun = cpu_micros(Clock::Thread);
+                    run();
+                    times.add(WIDTH, what, len, heat, cpu_micros(Clock::Thread) - begun);
+                }
+            };
+            timed("masks", &mut || {
+                index.continuations(&states, &mut out);
+                out.mask_rows(corpus::VOCAB, &mut masks);
+            });
+            let order = |a: &(f32, usize, TokenId, usize, _),
+                         b: &(f32, usize, TokenId, usize, _)| {
+                b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)).then(a.2.cmp(&b.2))
+            };
+            timed("all", &mut || {
+                index.continuations(&states, &mut out);
+                chosen.clear();
+                for (parent, (row, logits)) in out.iter().zip(&logits).enumerate() {
+                    for (nth, &token) in row.tokens.iter().enumerate() {
+                        let logit = logits[token.index()];
+                        chosen.push((logit, parent, token, row.count(nth), row.state(nth)));
+                    }
+                    if chosen.len() > 2 * WIDTH {
+                        chosen.select_nth_unstable_by(2 * WIDTH - 1, order);
+                        chosen.truncate(2 * WIDTH);
+                    }
+                }
+                chosen.sort_unstable_by(order);
+            });
+            let all: Vec<_> = chosen.iter().map(|c| (c.1, c.2, c.3)).collect();
+            timed("best", &mut || {
+                index.continuations(&states, &mut out);
+                chosen.clear();
+                let mut least = f32::NEG_INFINITY;
+                for (parent, (row, logits)) in out.iter().zip(&logits).enumerate() {
+                    row.best(logits, least, 2 * WIDTH, &mut best);
+                    for &nth in &best {
+                        let nth = nth as usize;
+                        let token = row.tokens[nth];
+                        let logit = logits[token.index()];
+                        chosen.push((logit, parent, token, row.count(nth), row.state(nth)));
+                    }
+                    if chosen.len() > 2 * WIDTH {
+                        chosen.select_nth_unstable_by(2 * WIDTH - 1, order);
+                        chosen.truncate(2 * WIDTH);
+                        least = chosen[2 * WIDTH - 1].0;
+                    }
+                }
+                chosen.sort_unstable_by(order);
+            });
+            assert!(
+                all.iter()
+                    .copied()
+                    .eq(chosen.iter().map(|c| (c.1, c.2, c.3)))
+            );
+        }
+        times.next_round();
+    }
+    println!(
+        "\noutputs: microseconds per step of {WIDTH} n-grams with their continuations, cold and warm"
+    );
+    println!("length      masks                 best 200 of all       best 200 as read");
+    for len in 0..4 {
+        let [a, b, c] = ["masks", "all", "best"]
+            .map(|what| [Heat::Cold, Heat::Warm].map(|heat| times.get(WIDTH, what, len, heat)));
+        println!(
+            "{len:6} {:10.1} {:10.1} {:10.1} {:10.1} {:10.1} {:10.1}",
+            a[0], a[1], b[0], b[1], c[0], c[1]
         );
     }
 }

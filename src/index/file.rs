@@ -45,12 +45,12 @@
 //! ```
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use memmap2::Mmap;
+use memmap2::{Mmap, MmapMut};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Field;
@@ -178,6 +178,25 @@ impl IndexFile {
         Self::parse(path, Bytes::Mapped(map))
     }
 
+    /// Reads `path` into memory, in huge pages where the system has them, and checks it like `open`.
+    pub(super) fn load(path: &Path) -> Result<Self, IndexError> {
+        let failed = |e| IndexError::io(path, "read", e);
+        let mut file = File::open(path).map_err(|e| IndexError::io(path, "open", e))?;
+        let len = file.metadata().map_err(failed)?.len();
+        if len == 0 {
+            return Self::parse(path, Bytes::owned(&[]));
+        }
+        let mut memory = MmapMut::map_anon(len as usize).map_err(failed)?;
+        // Ordinary pages do as well, only slower.
+        #[cfg(target_os = "linux")]
+        let _ = memory.advise(memmap2::Advice::HugePage);
+        file.read_exact(&mut memory).map_err(failed)?;
+        Self::parse(
+            path,
+            Bytes::Mapped(memory.make_read_only().map_err(failed)?),
+        )
+    }
+
     /// Checks header and section table of `bytes`; `path` is for messages.
     pub(super) fn parse(path: &Path, bytes: Bytes) -> Result<Self, IndexError> {
         let reader = Reader { bytes: &bytes };
@@ -274,16 +293,24 @@ impl IndexFile {
         self.bytes.len()
     }
 
-    /// Reads everything and compares it with the checksums.
+    /// Reads everything and compares it with the checksums; between sections there are only zeros.
     pub(super) fn verify(&self, path: &Path) -> Result<(), IndexError> {
+        let mut end = HEADER_BYTES + self.sections.len() * ENTRY_BYTES + 8;
         for entry in &self.sections {
-            if xxh3_64(&self.bytes[entry.range.clone()]) != entry.checksum {
-                let what = format!(
-                    "section {} of field {} does not match its checksum",
-                    entry.kind, entry.field
-                );
+            let what = || format!("section {} of field {}", entry.kind, entry.field);
+            let padding = self.bytes.get(end..entry.range.start);
+            if padding.is_none_or(|padding| padding.iter().any(|&byte| byte != 0)) {
+                let what = format!("no zeros before {}", what());
                 return Err(IndexError::damaged(path, what));
             }
+            if xxh3_64(&self.bytes[entry.range.clone()]) != entry.checksum {
+                let what = format!("{} does not match its checksum", what());
+                return Err(IndexError::damaged(path, what));
+            }
+            end = entry.range.end;
+        }
+        if end != self.bytes.len() {
+            return Err(IndexError::damaged(path, "bytes behind the last section"));
         }
         Ok(())
     }

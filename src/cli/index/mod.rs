@@ -2,7 +2,6 @@
 
 mod query;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -15,7 +14,7 @@ use super::table::say;
 use crate::data::Corpus;
 use crate::data::example::corpus_tokens;
 use crate::index::{
-    Field, IndexBuilder, IndexError, IndexOptions, IndexStats, LiveIndex, LiveWriter,
+    Field, IndexBuilder, IndexError, IndexOptions, IndexStats, LiveIndex, LiveWriter, PassageSet,
 };
 use crate::tokenizer::Tokenizer;
 
@@ -213,10 +212,9 @@ fn add(args: &AddArgs) -> Result<()> {
 }
 
 fn delete(args: &DeleteArgs) -> Result<()> {
-    let ids = fs::read_to_string(&args.ids)
-        .with_context(|| format!("{}: cannot read the ids", args.ids.display()))?;
-    let ids = ids.lines().map(str::trim).filter(|id| !id.is_empty());
-    LiveWriter::open(&args.index)?.delete(ids)?;
+    let mut writer = LiveWriter::open(&args.index)?;
+    let passages = PassageSet::read(&args.ids, &writer.index()?)?;
+    writer.delete(&passages)?;
     summary(&args.index)
 }
 

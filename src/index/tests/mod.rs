@@ -1,7 +1,9 @@
 //! The index against its naive twin, and against damaged files.
 
-#[path = "../../tests/common/naive_index.rs"]
+#[path = "../../../tests/common/naive_index.rs"]
 pub(in crate::index) mod naive_index;
+
+mod fuzz;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -118,6 +120,9 @@ pub(in crate::index) fn compare<I: SubstringIndex>(
             let (row, naive_row) = (found.row(i), expected.row(i));
             assert_eq!(row.tokens, naive_row.tokens, "{ngram:?}");
             assert!(row.counts().eq(naive_row.counts()), "{ngram:?}");
+            let mut counts = vec![];
+            row.extend_counts(&mut counts);
+            assert!(row.counts().eq(counts.iter().map(|&count| count as usize)));
             for (nth, &token) in row.tokens.iter().enumerate() {
                 let child = row.state(nth);
                 assert_eq!(row.count(nth), naive_row.count(nth), "{ngram:?} {token:?}");
@@ -236,6 +241,43 @@ fn reused_buffers_and_batches_change_nothing() {
             );
         }
     }
+}
+
+#[test]
+fn masks_and_best_continuations_are_those_of_the_rows() {
+    let corpus = passages(9, 3000, 40, 70, 0);
+    let index = build(&corpus, 77, 20, 30);
+    let mut out = Continuations::default();
+    index.continuations(&[index.root()], &mut out);
+    let states: Vec<State> = (0..40).map(|nth| out.row(0).state(nth)).collect();
+    index.continuations(&states, &mut out);
+    let mut masks = vec![7];
+    out.mask_rows(77, &mut masks);
+    assert_eq!(masks.len(), 40 * 3);
+    let mut rng = stream(1, "logits", &[]);
+    let mut best = vec![];
+    for (row, mask) in out.iter().zip(masks.chunks(3)) {
+        for token in 0..96 {
+            let allowed = row.tokens.contains(&TokenId(token));
+            assert_eq!(mask[token as usize / 32] >> (token % 32) & 1 == 1, allowed);
+        }
+        // Few different values, so that there are ties.
+        let logits: Vec<f32> = (0..77).map(|_| rng.random_range(-3..9) as f32).collect();
+        for limit in [0, 1, 2, 5, 31, 32, 33, 100] {
+            for least in [f32::NEG_INFINITY, 2.0, 100.0] {
+                let logit = |nth: u32| logits[row.tokens[nth as usize].index()];
+                let mut expected: Vec<u32> = (0..row.tokens.len() as u32)
+                    .filter(|&nth| logit(nth) > least)
+                    .collect();
+                expected.sort_by(|&a, &b| logit(b).total_cmp(&logit(a)));
+                expected.truncate(limit);
+                row.best(&logits, least, limit, &mut best);
+                assert_eq!(best, expected);
+            }
+        }
+    }
+    Continuations::<State>::new().mask_rows(77, &mut masks);
+    assert!(masks.is_empty());
 }
 
 #[test]
