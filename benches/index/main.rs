@@ -1,7 +1,7 @@
 //! The n-gram index: build, size, and the steps of beam search, alone or beside the field's index.
 //!
 //! `cargo bench --bench index -- [--corpus FOLDER]... [--cache FILE] [--beams 1,10,100,300]
-//! [--rounds R] [--min-node-count N] [--filters] [--outputs] [--segments N] [--add] [--folder FOLDER] [--peer FOLDER]`. `--folder`
+//! [--rounds R] [--min-node-count N] [--filters] [--outputs] [--segments N] [--folder FOLDER] [--peer FOLDER]`. `--folder`
 //! keeps what is built, `--instructions INDEX --beams LENGTH` only takes `--rounds` steps of 100 n-grams
 //! of that length, to be counted by valgrind; `--cache` the tokens. Without `--corpus` it is corpus A: the
 //! collections humanqa and medquad-liveqa together. With `--peer` (see `index_sdsl.sh`) the other
@@ -19,13 +19,11 @@ mod times;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use clock::{Clock, Eviction, cpu_micros, peak_bytes};
 use corpus::{Beam, MAX_LEN, Passages};
 use genret::index::{
-    Continuations, IndexOptions, LiveIndex, LiveWriter, NgramIndex, Occurrence, PassageSet,
-    SubstringIndex,
+    Continuations, IndexOptions, LiveWriter, NgramIndex, Occurrence, PassageSet, SubstringIndex,
 };
 use genret::rng::stream;
 use genret::types::{PassageIdx, TokenId};
@@ -45,7 +43,6 @@ struct Options {
     filters: bool,
     outputs: bool,
     segments: Option<usize>,
-    add: bool,
     instructions: Option<PathBuf>,
     folder: Option<PathBuf>,
     peer: Option<PathBuf>,
@@ -117,9 +114,6 @@ fn main() {
     for &width in &options.beams {
         report(&ours, peer.as_ref().map(|_| &theirs), width);
     }
-    if options.add {
-        add(&passages, &options);
-    }
     if let Some(segments) = options.segments {
         live(&passages, segments, &options, &mut eviction);
     }
@@ -149,7 +143,6 @@ fn options() -> Option<Options> {
         filters: false,
         outputs: false,
         segments: None,
-        add: false,
         instructions: None,
         folder: None,
         peer: None,
@@ -173,7 +166,6 @@ fn options() -> Option<Options> {
             "--min-node-count" => options.index.min_node_count = number(&value()),
             "--filters" => options.filters = true,
             "--segments" => options.segments = Some(number(&value())),
-            "--add" => options.add = true,
             "--instructions" => options.instructions = Some(value().into()),
             "--outputs" => options.outputs = true,
             "--folder" => options.folder = Some(value().into()),
@@ -369,44 +361,6 @@ fn filters(index: &NgramIndex, passages: &Passages, options: &Options, eviction:
             times.sum(WIDTH, "step", Heat::Warm)
         );
     }
-}
-
-/// Seconds until 100 new passages can be decoded, in a live index of passages of at most 60 tokens.
-fn add(passages: &Passages, options: &Options) {
-    let folder = std::env::temp_dir().join(format!("genret-bench-add-{}", std::process::id()));
-    let mut writer = LiveWriter::create(&folder, corpus::VOCAB, 0, "", options.index)
-        .expect("the folder can be made");
-    let mut builder = writer.builder().expect("the index is sound");
-    for (number, part) in passages.iter().flat_map(|p| p.chunks(60)).enumerate() {
-        builder
-            .push(&format!("old-{number}"), &[], part)
-            .expect("no passage is empty");
-    }
-    let there = builder.num_passages();
-    writer.add(builder).expect("the passages are new");
-    drop(writer);
-    println!("\n100 passages added to {there}: seconds of wall and CPU until they can be decoded");
-    for round in 0..5 {
-        let (begun, cpu) = (Instant::now(), cpu_micros(Clock::Process));
-        let mut writer = LiveWriter::open(&folder).expect("the index is sound");
-        let mut builder = writer.builder().expect("the index is sound");
-        for (number, passage) in passages[..100].iter().enumerate() {
-            let id = format!("new-{round}-{number}");
-            builder
-                .push(&id, &[], passage)
-                .expect("no passage is empty");
-        }
-        writer.add(builder).expect("the passages are new");
-        let index = LiveIndex::open(&folder).expect("the index is sound");
-        assert!(index.find(&passages[0][..8]).is_some());
-        println!(
-            "{:10.3} {:10.3}   {} segments",
-            begun.elapsed().as_secs_f64(),
-            (cpu_micros(Clock::Process) - cpu) / 1e6,
-            index.stats().segments.len()
-        );
-    }
-    fs::remove_dir_all(&folder).expect("the folder can be removed");
 }
 
 /// Steps of 100 n-grams of the first length of `lengths`, without anything else that depends on `steps`.

@@ -34,7 +34,7 @@ use manifest::{MANIFEST, Manifest};
 pub use writer::LiveWriter;
 
 /// Segments of a live index, at most.
-pub const MAX_SEGMENTS: usize = 8;
+pub const MAX_SEGMENTS: usize = 3;
 /// Segments and shadow.
 const MAX_PARTS: usize = MAX_SEGMENTS + 1;
 const SHADOW: usize = MAX_SEGMENTS;
