@@ -1,8 +1,9 @@
 //! The n-gram index: build, size, and the steps of beam search, alone or beside the field's index.
 //!
 //! `cargo bench --bench index -- [--corpus FOLDER]... [--cache FILE] [--beams 1,10,100,300]
-//! [--rounds R] [--min-node-count N] [--resident] [--filters] [--outputs] [--folder FOLDER] [--peer FOLDER]`. `--folder`
-//! keeps what is built, `--cache` the tokens. Without `--corpus` it is corpus A: the
+//! [--rounds R] [--min-node-count N] [--filters] [--outputs] [--segments N] [--folder FOLDER] [--peer FOLDER]`. `--folder`
+//! keeps what is built, `--instructions INDEX --beams LENGTH` only takes `--rounds` steps of 100 n-grams
+//! of that length, to be counted by valgrind; `--cache` the tokens. Without `--corpus` it is corpus A: the
 //! collections humanqa and medquad-liveqa together. With `--peer` (see `index_sdsl.sh`) the other
 //! index answers the same n-grams in the same rounds; counts, distinct continuations and checksums
 //! must agree, and ratios are printed. Times are CPU time of the thread: means over the blocks of a
@@ -17,12 +18,12 @@ mod shared;
 mod times;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clock::{Clock, Eviction, cpu_micros, peak_bytes};
 use corpus::{Beam, MAX_LEN, Passages};
 use genret::index::{
-    Continuations, IndexOptions, NgramIndex, Occurrence, PassageSet, SubstringIndex,
+    Continuations, IndexOptions, LiveWriter, NgramIndex, Occurrence, PassageSet, SubstringIndex,
 };
 use genret::rng::stream;
 use genret::types::{PassageIdx, TokenId};
@@ -39,15 +40,19 @@ struct Options {
     beams: Vec<usize>,
     rounds: usize,
     index: IndexOptions,
-    resident: bool,
     filters: bool,
     outputs: bool,
+    segments: Option<usize>,
+    instructions: Option<PathBuf>,
     folder: Option<PathBuf>,
     peer: Option<PathBuf>,
 }
 
 fn main() {
     let Some(options) = options() else { return };
+    if let Some(path) = &options.instructions {
+        return instructions(path, options.rounds, &options.beams);
+    }
     let passages = corpus::passages(&options.corpora, options.cache.as_deref());
     let num_tokens: usize = passages.iter().map(Vec::len).sum();
     let temporary = std::env::temp_dir().join(format!("genret-bench-{}", std::process::id()));
@@ -93,12 +98,7 @@ fn main() {
     open.sort_by(f64::total_cmp);
     println!("open {:.0} microseconds", open[2]);
 
-    let open = if options.resident {
-        NgramIndex::open_resident
-    } else {
-        NgramIndex::open
-    };
-    let index = open(&path).expect("the index was just written");
+    let index = NgramIndex::open(&path).expect("the index was just written");
     let (mut ours, mut theirs) = (Times::default(), Times::default());
     for _ in 0..options.rounds {
         for &width in &options.beams {
@@ -113,6 +113,9 @@ fn main() {
     }
     for &width in &options.beams {
         report(&ours, peer.as_ref().map(|_| &theirs), width);
+    }
+    if let Some(segments) = options.segments {
+        live(&passages, segments, &options, &mut eviction);
     }
     if options.outputs {
         outputs(&index, &passages, &options, &mut eviction);
@@ -137,9 +140,10 @@ fn options() -> Option<Options> {
         beams: vec![1, 10, 100, 300],
         rounds: 3,
         index: IndexOptions::default(),
-        resident: false,
         filters: false,
         outputs: false,
+        segments: None,
+        instructions: None,
         folder: None,
         peer: None,
     };
@@ -161,15 +165,19 @@ fn options() -> Option<Options> {
             "--rounds" => options.rounds = number(&value()),
             "--min-node-count" => options.index.min_node_count = number(&value()),
             "--filters" => options.filters = true,
+            "--segments" => options.segments = Some(number(&value())),
+            "--instructions" => options.instructions = Some(value().into()),
             "--outputs" => options.outputs = true,
             "--folder" => options.folder = Some(value().into()),
-            "--resident" => options.resident = true,
             "--peer" => options.peer = Some(value().into()),
             "--bench" => {} // Added by cargo.
             other => panic!("unknown flag {other}"),
         }
     }
-    if options.corpora.is_empty() && options.cache.as_ref().is_none_or(|cache| !cache.exists()) {
+    if options.instructions.is_none()
+        && options.corpora.is_empty()
+        && options.cache.as_ref().is_none_or(|cache| !cache.exists())
+    {
         for name in ["data/humanqa", "data/medquad-liveqa"] {
             options.corpora.push(shared::shared(name)?);
         }
@@ -352,6 +360,72 @@ fn filters(index: &NgramIndex, passages: &Passages, options: &Options, eviction:
             times.sum(WIDTH, "step", Heat::Cold),
             times.sum(WIDTH, "step", Heat::Warm)
         );
+    }
+}
+
+/// Steps of 100 n-grams of the first length of `lengths`, without anything else that depends on `steps`.
+fn instructions(path: &Path, steps: usize, lengths: &[usize]) {
+    let index = NgramIndex::open(path).expect("an index");
+    let (mut rng, mut passage) = (stream(4, "bench instructions", &[]), vec![]);
+    let mut beam = vec![];
+    while beam.len() < 100 {
+        let number = rng.random_range(0..index.num_passages() as u32);
+        index.passage_tokens(PassageIdx(number), &mut passage);
+        let start = rng.random_range(0..passage.len());
+        if let Some(ngram) = passage.get(start..start + lengths[0] + 1) {
+            let (next, ngram) = ngram.split_last().expect("one token more");
+            beam.push((*next, arrive(&index, ngram).expect("the n-gram occurs")));
+        }
+    }
+    let states: Vec<_> = beam.iter().map(|&(_, state)| state).collect();
+    let (mut out, mut moved) = (Continuations::new(), Vec::with_capacity(100));
+    for _ in 0..steps {
+        moved.clear();
+        index.continuations(&states, &mut out);
+        for (row, (next, _)) in out.iter().zip(&beam) {
+            let nth = row.tokens.binary_search(next).expect("the token follows");
+            moved.push(row.state(nth));
+        }
+    }
+    println!("{steps} steps of {} n-grams", beam.len());
+}
+
+/// A live index made by so many additions of equal size beside one made at once: steps of 100 n-grams.
+fn live(passages: &Passages, additions: usize, options: &Options, eviction: &mut Eviction) {
+    const WIDTH: usize = 100;
+    println!("\nlive: additions, segments, microseconds of steps 1-9 of {WIDTH} n-grams");
+    println!("                     cold step  warm step");
+    let beams = corpus::sample(passages, WIDTH * blocks(WIDTH));
+    let folder = std::env::temp_dir().join(format!("genret-bench-live-{}", std::process::id()));
+    for additions in [1, additions] {
+        let mut writer = LiveWriter::create(&folder, corpus::VOCAB, 0, "", options.index)
+            .expect("the folder can be made");
+        for (number, part) in passages
+            .chunks(passages.len().div_ceil(additions))
+            .enumerate()
+        {
+            let mut builder = writer.builder().expect("the index is sound");
+            for (nth, passage) in part.iter().enumerate() {
+                let id = format!("{number}-{nth}");
+                builder
+                    .push(&id, &[], passage)
+                    .expect("no passage is empty");
+            }
+            writer.add(builder).expect("the passages are new");
+        }
+        let index = writer.index().expect("the index is sound");
+        let mut times = Times::default();
+        for _ in 0..options.rounds {
+            measure(&index, &beams, WIDTH, eviction, &mut times);
+            times.next_round();
+        }
+        println!(
+            "{additions:9} {:9} {:10.1} {:10.1}",
+            index.stats().segments.len(),
+            times.sum(WIDTH, "step", Heat::Cold),
+            times.sum(WIDTH, "step", Heat::Warm)
+        );
+        fs::remove_dir_all(&folder).expect("the folder can be removed");
     }
 }
 

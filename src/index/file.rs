@@ -43,14 +43,16 @@
 //!   11  external ids, UTF-8, one after the other                      bytes
 //!   12  where the tokenizer was when the index was built, UTF-8       bytes
 //! ```
+//!
+//! Sections lie in the order of the table, zeros between them, nothing behind the last.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use memmap2::{Mmap, MmapMut};
+use memmap2::Mmap;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Field;
@@ -83,6 +85,22 @@ pub(super) enum Kind {
     IdBytes = 11,
     TokenizerHint = 12,
 }
+
+/// Names of the kinds, from kind 1.
+const PARTS: [&str; 12] = [
+    "text",
+    "suffixes",
+    "passage starts",
+    "passage blocks",
+    "lists",
+    "list tokens",
+    "list ends",
+    "list children",
+    "list child counts",
+    "id ends",
+    "ids",
+    "tokenizer path",
+];
 
 /// The numbers of the header.
 #[derive(Clone, Copy, Debug)]
@@ -178,25 +196,6 @@ impl IndexFile {
         Self::parse(path, Bytes::Mapped(map))
     }
 
-    /// Reads `path` into memory, in huge pages where the system has them, and checks it like `open`.
-    pub(super) fn load(path: &Path) -> Result<Self, IndexError> {
-        let failed = |e| IndexError::io(path, "read", e);
-        let mut file = File::open(path).map_err(|e| IndexError::io(path, "open", e))?;
-        let len = file.metadata().map_err(failed)?.len();
-        if len == 0 {
-            return Self::parse(path, Bytes::owned(&[]));
-        }
-        let mut memory = MmapMut::map_anon(len as usize).map_err(failed)?;
-        // Ordinary pages do as well, only slower.
-        #[cfg(target_os = "linux")]
-        let _ = memory.advise(memmap2::Advice::HugePage);
-        file.read_exact(&mut memory).map_err(failed)?;
-        Self::parse(
-            path,
-            Bytes::Mapped(memory.make_read_only().map_err(failed)?),
-        )
-    }
-
     /// Checks header and section table of `bytes`; `path` is for messages.
     pub(super) fn parse(path: &Path, bytes: Bytes) -> Result<Self, IndexError> {
         let reader = Reader { bytes: &bytes };
@@ -286,6 +285,17 @@ impl IndexFile {
                     format!("section {kind:?} of {field:?} is absent or cut"),
                 )
             })
+    }
+
+    /// Name, field and bytes of every section, in file order.
+    pub(super) fn parts(&self) -> impl Iterator<Item = (&'static str, Option<Field>, usize)> {
+        self.sections.iter().map(|entry| {
+            let name = PARTS.get(usize::from(entry.kind).wrapping_sub(1));
+            let field = [Field::Body, Field::Title]
+                .into_iter()
+                .find(|&field| field_number(Some(field)) == entry.field);
+            (name.copied().unwrap_or("unknown"), field, entry.range.len())
+        })
     }
 
     /// Bytes of the file.

@@ -23,7 +23,7 @@ pub use build::{IndexBuilder, IndexOptions};
 pub use error::IndexError;
 pub use filter::PassageSet;
 pub use live::{LiveIndex, LiveState, LiveStats, LiveWriter};
-pub use ngram::{FieldStats, IndexStats, NgramIndex};
+pub use ngram::{FieldStats, IndexStats, NgramIndex, PartStats};
 pub use rows::State;
 
 use std::ops::Range;

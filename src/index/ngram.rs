@@ -61,6 +61,19 @@ pub struct IndexStats {
     pub tokenizer_hint: String,
     /// Body and title.
     pub fields: Vec<FieldStats>,
+    /// What the bytes of the file are.
+    pub parts: Vec<PartStats>,
+}
+
+/// Bytes of one part of an index file.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct PartStats {
+    /// What it holds.
+    pub name: &'static str,
+    /// The field, if it belongs to one.
+    pub field: Option<Field>,
+    /// Its bytes.
+    pub bytes: usize,
 }
 
 /// Size and shape of one field of an index.
@@ -89,15 +102,6 @@ impl NgramIndex {
     /// or length, or its header or table of sections is damaged.
     pub fn open(path: &Path) -> Result<Self, IndexError> {
         Self::from_file(path, IndexFile::open(path)?)
-    }
-
-    /// As [`open`](Self::open), but reads the whole file into memory first, in huge pages where the
-    /// system has them: steps with cold caches are then 1.3 to 2 times as fast.
-    ///
-    /// # Errors
-    /// As [`open`](Self::open).
-    pub fn open_resident(path: &Path) -> Result<Self, IndexError> {
-        Self::from_file(path, IndexFile::load(path)?)
     }
 
     pub(super) fn from_bytes(path: &Path, bytes: Bytes) -> Result<Self, IndexError> {
@@ -251,6 +255,12 @@ impl NgramIndex {
                     nodes: data.nodes.len() - 1,
                     stored_continuations: data.slot_tokens.len(),
                 })
+                .collect(),
+            parts: self
+                .corpus
+                .file
+                .parts()
+                .map(|(name, field, bytes)| PartStats { name, field, bytes })
                 .collect(),
         }
     }

@@ -112,6 +112,18 @@ impl LiveWriter {
     /// # Errors
     /// [`IndexError::DuplicateId`] if a passage with the same id is there or comes twice.
     pub fn add(&mut self, builder: IndexBuilder) -> Result<(), IndexError> {
+        self.add_showing(builder, &|_| {})
+    }
+
+    /// As [`add`](Self::add), with the progress of [`IndexBuilder::write_showing`].
+    ///
+    /// # Errors
+    /// As [`add`](Self::add).
+    pub fn add_showing(
+        &mut self,
+        builder: IndexBuilder,
+        sorted: &(dyn Fn(usize) + Sync),
+    ) -> Result<(), IndexError> {
         self.check_ids(&builder)?;
         if builder.num_passages() == 0 {
             return Ok(());
@@ -119,7 +131,7 @@ impl LiveWriter {
         let mut next = self.manifest.clone();
         next.generation += 1;
         let file = format!("segment-{}.idx", next.generation);
-        builder.write(&self.folder.join(&file))?;
+        builder.write_showing(&self.folder.join(&file), sorted)?;
         next.segments.push(SegmentEntry {
             file,
             deleted: vec![],

@@ -4,6 +4,7 @@
 pub(in crate::index) mod naive_index;
 
 mod fuzz;
+mod random;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -399,6 +400,26 @@ fn the_format_is_that_of_version_one() {
     fs::remove_file(&path).unwrap();
     if cfg!(target_endian = "little") {
         assert_eq!(xxh3_64(&image), 13_162_545_058_123_985_592);
+    }
+}
+
+/// A file of version 1, kept since that version, opens and says what it said.
+#[test]
+fn a_kept_file_of_version_one_opens() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/index-v1.idx");
+    match NgramIndex::open(&path) {
+        Ok(index) => {
+            index.verify().unwrap();
+            let corpus = passages(1, 300, 20, 9, 0);
+            for field in [Field::Body, Field::Title] {
+                let naive = naive(&corpus, field, 9, 8);
+                compare(&index.with_field(field), &naive, 1, 20);
+            }
+        }
+        Err(error) => {
+            assert!(matches!(error, IndexError::ByteOrder { .. }), "{error}");
+            assert!(error.to_string().contains("genret index build"));
+        }
     }
 }
 
