@@ -69,6 +69,9 @@ pub struct Config {
     /// Seed of every random decision.
     #[serde(default)]
     pub seed: u64,
+    /// FLOP/s of the device at its best, so that training tells how much of it is used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_flops: Option<f64>,
     /// Where passages and queries come from.
     pub data: DataOptions,
     /// Which tokenizer.
@@ -350,7 +353,11 @@ impl Config {
             return Err("sweep.beams holds a 0; a beam is at least 1 wide".into());
         }
         for size in &self.sweep.sizes {
-            crate::model::params_of_size(size).map_err(|e| e.to_string())?;
+            let options = self.model.with_size(size).map_err(|e| e.to_string())?;
+            if options.checkpoint().is_none() {
+                // Any vocabulary: the names are checked.
+                options.resolve(1).map_err(|e| e.to_string())?;
+            }
         }
         for measure in &self.evaluate.measures {
             measure
@@ -372,6 +379,12 @@ impl Config {
             return Err("[evaluate] needs at least one split and one measure".into());
         }
         self.train.check()?;
+        if let Some(lora) = &self.model.lora {
+            lora.check()?;
+            if lora.dropout > 0.0 && self.train.gradient_checkpointing {
+                return Err("model.lora.dropout and train.gradient_checkpointing exclude each other: a layer computed again would drop other values".into());
+            }
+        }
         self.executor.check()?;
         self.decode.check()?;
         self.ranking.validate().map_err(|e| e.to_string())

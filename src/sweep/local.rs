@@ -5,7 +5,6 @@
 //! A worker that dies without a word is started again, twice at most: its model goes on from the last
 //! checkpoint.
 
-use std::fs;
 use std::ops::ControlFlow;
 use std::process::{Child, Command};
 use std::time::Duration;
@@ -41,18 +40,6 @@ pub enum WorkerEvent {
     Ended(usize, Option<String>),
     /// Nothing has happened for a moment.
     Tick,
-}
-
-/// Bytes that this machine, or the container on it, can still give; `None` where it does not say.
-pub fn available_memory() -> Option<f64> {
-    let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<f64>().ok();
-    let information = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = (information.lines()).find_map(|l| l.strip_prefix("MemAvailable:"))?;
-    let machine = 1024.0 * line.split_whitespace().next()?.parse::<f64>().ok()?;
-    let container = number("/sys/fs/cgroup/memory.max")
-        .zip(number("/sys/fs/cgroup/memory.current"))
-        .map(|(most, used)| most - used);
-    Some(container.map_or(machine, |bytes| bytes.min(machine)))
 }
 
 struct Running {

@@ -176,15 +176,17 @@ impl Task<'_> {
             return Ok(());
         }
         let (claim, told) = (&self.claim, &mut *self.told);
-        let trained = self
-            .experiment
-            .train(&self.model.spec, self.device, &mut |progress| {
+        let trained = self.experiment.train(
+            &self.model.spec,
+            std::slice::from_ref(self.device),
+            &mut |progress| {
                 claim.tell("training", None, progress.step, progress.steps);
                 if claim.check().is_err() {
                     return ControlFlow::Break(());
                 }
                 told(Event::Trained(progress))
-            });
+            },
+        );
         let trained = match trained {
             Err(ExperimentError::Train(TrainError::Stopped { .. })) => {
                 self.claim.check()?;
