@@ -171,7 +171,8 @@ def genret(program, family, *args):
 
 
 def figure(lines, name):
-    return float(next(line.split()[1] for line in lines if line.startswith(name + " ")))
+    words = [line.split() for line in lines]
+    return float(next(w[1] for w in words if w[0] == name and w[-1] in ("ms", "MiB")))
 
 
 def compare_times(program, family, rounds, steps):
