@@ -27,8 +27,8 @@ pub struct FitArgs {
     /// Column of the value: a loss, or a measure for the saturating law.
     #[arg(long)]
     y: String,
-    /// The form: power, power-free, saturating (one input), joint, chinchilla (two), chinchilla-beam (three), or
-    /// auto, which compares those for a falling value by AICc.
+    /// The form: power, power-free, broken, saturating (one input), joint, chinchilla, saturating-joint (two),
+    /// chinchilla-beam, saturating-beam (three), or auto, which compares those for a falling value by AICc.
     #[arg(long, default_value = "auto")]
     law: String,
     /// Column that names the run; rows of one run are resampled together [default: every row is a run].
@@ -78,8 +78,12 @@ pub fn run(args: &FitArgs, shared: &Shared) -> anyhow::Result<()> {
         "--bootstrap is {}, expected at least 2",
         args.bootstrap
     );
-    let laws = laws(&args.law, args.x.len())?;
+    let mut laws = laws(&args.law, args.x.len())?;
     let rows = load(args)?;
+    if laws.len() > 1 {
+        // A break is a last resort, and three more parameters: only where the rows are twice as many as they.
+        laws.retain(|law| *law != Law::Broken || rows.len() >= 2 * law.num_params());
+    }
     let symbols = match args.x.len() {
         1 => vec!["x"],
         count => ["N", "D", "w"][..count].to_vec(),
@@ -131,7 +135,7 @@ pub fn run(args: &FitArgs, shared: &Shared) -> anyhow::Result<()> {
 fn laws(name: &str, inputs: usize) -> anyhow::Result<Vec<Law>> {
     if name == "auto" {
         return Ok(match inputs {
-            1 => vec![Law::Power, Law::PowerFree],
+            1 => vec![Law::Power, Law::PowerFree, Law::Broken],
             2 => vec![Law::Chinchilla, Law::Joint],
             3 => vec![Law::ChinchillaBeam],
             _ => bail!("--x names {inputs} columns, expected 1 to 3"),

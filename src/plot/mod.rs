@@ -5,13 +5,15 @@
 //! asks for. Colours are those of Okabe and Ito (2008), distinct for every kind of colour vision, and every
 //! series has its own mark as well. PNGs are drawn at three times their size and averaged down.
 //!
-//! The module knows no model, law or file of results, except `study`, which draws a scaling report.
+//! The module knows no model, law or file of results, except `study`, which draws a scaling report, and
+//! `together`, which draws several measures or families in one picture.
 
 mod axis;
 mod canvas;
 mod draw;
 pub mod study;
 mod text;
+pub mod together;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};

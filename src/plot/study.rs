@@ -26,7 +26,7 @@ pub fn draw(report: &Report, folder: &Path, extension: &str) -> Result<Vec<PathB
     if !report.study.decode.is_empty() {
         charts.push(("quality-flops".into(), quality(report)));
     }
-    save_all(charts, folder, extension)
+    save_all(&charts, folder, extension)
 }
 
 /// Draws the curve and the residuals of one section into `folder` (which must exist) and returns the paths.
@@ -38,11 +38,12 @@ pub fn draw_section(
     folder: &Path,
     extension: &str,
 ) -> Result<Vec<PathBuf>, PlotError> {
-    save_all(section_charts(section, level), folder, extension)
+    save_all(&section_charts(section, level), folder, extension)
 }
 
-fn save_all(
-    charts: Vec<(String, Chart)>,
+/// Draws named charts into `folder` (which must exist) and returns their paths, in order.
+pub fn save_all(
+    charts: &[(String, Chart)],
     folder: &Path,
     extension: &str,
 ) -> Result<Vec<PathBuf>, PlotError> {
@@ -93,7 +94,7 @@ pub fn curves(section: &Section, level: f64) -> Chart {
     let saturating = section
         .answer
         .as_ref()
-        .is_some_and(|a| a.fit.law == Law::Saturating);
+        .is_some_and(|a| a.fit.law.saturates());
     let y = if saturating {
         Scale::Linear
     } else {
@@ -249,9 +250,24 @@ pub fn formula(law: Law, params: &[f64], symbols: &[&str]) -> String {
                 term(4, 2)
             )
         }
-        Law::Saturating => {
-            let (h, s, c) = (&p[0], &p[1], number(-params[2]));
-            format!("M = {h} / (1 + exp({c} \u{2212} {s} ln {}))", symbols[0])
+        Law::Saturating | Law::SaturatingJoint | Law::SaturatingBeam => {
+            let (h, c) = (&p[0], number(-params[p.len() - 1]));
+            let terms = p[1..].iter().zip(&symbols[..law.num_inputs()]);
+            let terms: String = terms
+                .map(|(s, x)| format!(" \u{2212} {s} ln\u{a0}{x}"))
+                .collect();
+            format!("M = {h} / (1 + exp({c}{terms}))")
+        }
+        Law::Broken => {
+            let (x, f) = (symbols[0], number(1.0 / params[4]));
+            let outer = number(-params[2] * params[4]);
+            format!(
+                "L = {} + {}\u{a0}{x}^{{{}}} (1 + ({x}/{})^{{{f}}})^{{{outer}}}",
+                p[5],
+                p[0],
+                number(-params[1]),
+                p[3]
+            )
         }
     }
 }
@@ -438,8 +454,8 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("genret-plots-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let paths = draw(&report, &folder, "svg").unwrap();
-        // Three training sections with 2 + 2 + 3 residuals and a curve each, five beams with a curve only, one joint with 4.
-        assert_eq!(paths.len(), 3 + 2 + 2 + 3 + 5 + 4 + 3);
+        // Three training sections with 2 + 2 + 3 residuals and a curve each, five beams with a curve only, two joint with 4.
+        assert_eq!(paths.len(), 3 + 2 + 2 + 3 + 5 + 2 * 4 + 3);
         for path in &paths {
             let text = std::fs::read_to_string(path).unwrap();
             assert!(

@@ -346,6 +346,48 @@ fn start_grid(law: Law, wanted: usize, mean: f64, max: f64) -> Vec<Vec<f64>> {
                 }
             }
         }
+        Law::SaturatingJoint | Law::SaturatingBeam => {
+            let inputs = law.num_inputs();
+            let slopes = geometric(0.05, 2.0, per_axis(6, inputs).min(8));
+            for ceiling in geometric(1.02, 5.0, 6) {
+                let h = max + ceiling.ln();
+                let share = (mean - h).exp();
+                for cell in 0..slopes.len().pow(inputs as u32) {
+                    let mut theta = vec![h];
+                    let mut rest = cell;
+                    for _ in 0..inputs {
+                        theta.push(slopes[rest % slopes.len()]);
+                        rest /= slopes.len();
+                    }
+                    theta.push((share / (1.0 - share)).ln());
+                    starts.push(theta);
+                }
+            }
+        }
+        Law::Broken => {
+            let parts: [f64; 3] = [0.02, 0.3, 0.8];
+            let count = per_axis(27, 2);
+            for &first in &geometric(0.05, 2.0, count) {
+                for &second in &geometric(0.05, 2.0, count) {
+                    for floor in parts {
+                        // The break at the centre of the data, and towards either end.
+                        for break_at in [-3.0, 0.0, 3.0] {
+                            for steeper in [second, -0.8 * first] {
+                                let fall = steeper * softened(-break_at);
+                                starts.push(vec![
+                                    mean + (1.0 - floor).ln() + fall,
+                                    first,
+                                    steeper,
+                                    break_at,
+                                    0.0,
+                                    mean + floor.ln(),
+                                ]);
+                            }
+                        }
+                    }
+                }
+            }
+        }
         Law::Saturating => {
             for ceiling in geometric(1.02, 5.0, 8) {
                 let h = max + ceiling.ln();
@@ -359,6 +401,11 @@ fn start_grid(law: Law, wanted: usize, mean: f64, max: f64) -> Vec<Vec<f64>> {
         }
     }
     starts
+}
+
+/// ln(1 + e^z).
+fn softened(z: f64) -> f64 {
+    z.max(0.0) + (-z.abs()).exp().ln_1p()
 }
 
 /// Everything about a fit that follows from its parameters and the rows.
@@ -462,11 +509,14 @@ fn warnings(fit: &Fit, sample: &Sample, converged: bool) -> Vec<String> {
         .exp();
     for (name, &value) in fit.law.param_names().iter().zip(&fit.params) {
         match *name {
-            "a" | "b" | "g" if value <= 0.0 => said.push(format!(
+            "a" | "b" | "g" if value <= 0.0 && fit.law != Law::Broken => said.push(format!(
                 "exponent {name} = {value:.3} is not positive: the value does not fall with its input"
             )),
             "E" if value < 1e-3 * smallest => said.push(format!(
                 "the floor E = {value:.2e} is indistinguishable from zero: prefer the law without a floor"
+            )),
+            "s" | "t" | "u" if value <= 0.0 => said.push(format!(
+                "slope {name} = {value:.3} is not positive: the measure does not rise with its input"
             )),
             "h" if value > 1.0 => {
                 said.push(format!("the ceiling h = {value:.3} exceeds 1, impossible for a fraction"));
@@ -488,6 +538,7 @@ pub(super) mod tests {
         let theta = law.theta(natural);
         let axes: Vec<Vec<f64>> = match law.num_inputs() {
             1 if law == Law::Saturating => vec![geometric(1.0, 256.0, 9)],
+            1 if law == Law::Broken => vec![geometric(1e4, 1e10, 25)],
             1 => vec![geometric(1e5, 1e9, 12)],
             2 => vec![geometric(1e5, 1e9, 7), geometric(1e4, 1e8, 6)],
             _ => vec![
@@ -540,6 +591,9 @@ pub(super) mod tests {
             Law::Chinchilla => vec![477.83, 0.34731, 2143.4, 0.36717, 1.81722],
             Law::ChinchillaBeam => vec![477.83, 0.34731, 2143.4, 0.36717, 0.8, 0.6, 1.81722],
             Law::Saturating => vec![0.8, 0.6, -0.5],
+            Law::SaturatingJoint => vec![0.8, 0.4, 0.3, -10.0],
+            Law::SaturatingBeam => vec![0.8, 0.4, 0.3, 0.5, -11.0],
+            Law::Broken => vec![30.0, 0.2, 0.3, 1.0e7, 0.8, 0.05],
         }
     }
 

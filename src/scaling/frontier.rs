@@ -2,7 +2,9 @@
 //!
 //! For `L(N,D) = E + A N^-a + B D^-b` and a cost `C = kappa N D` the optimum is closed (Hoffmann et al.
 //! 2022, equation 4): `N_opt = G (C/kappa)^(b/(a+b))`, `D_opt = (C/kappa)^(a/(a+b)) / G` with
-//! `G = (aA / (bB))^(1/(a+b))`. kappa is 6 FLOPs per parameter and token for full training.
+//! `G = (aA / (bB))^(1/(a+b))`. For `L = [(A/N)^p + B/D]^b + E` with p = a/b setting the derivative along the
+//! budget to zero gives `N_opt = (p A^p C / (B kappa))^(1/(1+p))`, with the same exponents. kappa is 6 FLOPs per
+//! parameter and token for full training.
 
 use serde::Serialize;
 
@@ -25,7 +27,7 @@ pub struct Allocation {
     pub measured: bool,
 }
 
-/// The compute-optimal frontier of a Chinchilla fit.
+/// The compute-optimal frontier of a fit in size and data.
 #[derive(Clone, Debug, Serialize)]
 pub struct Frontier {
     /// FLOPs per unit of N and unit of D.
@@ -38,15 +40,21 @@ pub struct Frontier {
     pub allocations: Vec<Allocation>,
 }
 
-/// (N_opt, D_opt) of the natural parameters `[A, a, B, b, E]` at budget `flops`.
-pub fn optimum(params: &[f64], kappa: f64, flops: f64) -> (f64, f64) {
+/// (N_opt, D_opt) of `law` (Chinchilla or joint) with natural parameters `[A, a, B, b, E]` at budget `flops`.
+pub fn optimum(law: Law, params: &[f64], kappa: f64, flops: f64) -> (f64, f64) {
     let (big_a, a, big_b, b) = (params[0], params[1], params[2], params[3]);
-    let g = (a * big_a / (b * big_b)).powf(1.0 / (a + b));
     let budget = flops / kappa;
+    if law == Law::Joint {
+        let p = a / b;
+        let size = (p * big_a.powf(p) * budget / big_b).powf(1.0 / (1.0 + p));
+        return (size, budget / size);
+    }
+    let g = (a * big_a / (b * big_b)).powf(1.0 / (a + b));
     (g * budget.powf(b / (a + b)), budget.powf(a / (a + b)) / g)
 }
 
-/// The frontier of `fit` at the budgets, or `None` unless the law is Chinchilla with positive exponents.
+/// The frontier of `fit` at the budgets, or `None` unless the law is Chinchilla's or the joint one with positive
+/// exponents.
 ///
 /// `measured` is the range of budgets (in FLOPs) the fit was made from.
 pub fn frontier(
@@ -56,16 +64,18 @@ pub fn frontier(
     budgets: &[f64],
     measured: [f64; 2],
 ) -> Option<Frontier> {
-    if fit.law != Law::Chinchilla || fit.params[1] <= 0.0 || fit.params[3] <= 0.0 {
+    let law = fit.law;
+    let has_one = matches!(law, Law::Chinchilla | Law::Joint);
+    if !has_one || fit.params[1] <= 0.0 || fit.params[3] <= 0.0 {
         return None;
     }
     let of = |statistic: &dyn Fn(&[f64]) -> f64| {
-        let natural = |theta: &[f64]| statistic(&Law::Chinchilla.natural(theta));
+        let natural = |theta: &[f64]| statistic(&law.natural(theta));
         replicates.interval(statistic(&fit.params), natural)
     };
     let loss = |params: &[f64], flops: f64| {
-        let (size, data) = optimum(params, kappa, flops);
-        params[4] + params[0] * size.powf(-params[1]) + params[2] * data.powf(-params[3])
+        let (size, data) = optimum(law, params, kappa, flops);
+        law.value(&law.theta(params), &[size, data])
     };
     Some(Frontier {
         kappa,
@@ -75,8 +85,8 @@ pub fn frontier(
             .iter()
             .map(|&flops| Allocation {
                 flops,
-                params: of(&|p| optimum(p, kappa, flops).0),
-                data: of(&|p| optimum(p, kappa, flops).1),
+                params: of(&|p| optimum(law, p, kappa, flops).0),
+                data: of(&|p| optimum(law, p, kappa, flops).1),
                 loss: of(&|p| loss(p, flops)),
                 measured: (measured[0]..=measured[1]).contains(&flops),
             })
@@ -101,21 +111,24 @@ mod tests {
 
     #[test]
     fn the_closed_form_is_the_minimum_of_a_search() {
-        let params = example(Law::Chinchilla);
-        let theta = Law::Chinchilla.theta(&params);
-        let flops = 5.76e23;
-        let (size, data) = optimum(&params, 6.0, flops);
-        assert!((6.0 * size * data / flops - 1.0).abs() < 1e-12);
-        let best = geometric(0.2 * size, 5.0 * size, 2001)
-            .into_iter()
-            .min_by(|&x, &y| {
-                let loss = |n: f64| Law::Chinchilla.value(&theta, &[n, flops / (6.0 * n)]);
-                loss(x).total_cmp(&loss(y))
-            })
-            .unwrap();
-        assert!((best / size - 1.0).abs() < 2e-3, "{best} {size}");
-        // Besiroglu et al. 2024: about 20 tokens a parameter at Chinchilla's budget.
-        assert!((15.0..30.0).contains(&(data / size)), "{}", data / size);
+        for (law, flops) in [(Law::Chinchilla, 5.76e23), (Law::Joint, 1e16)] {
+            let params = example(law);
+            let theta = law.theta(&params);
+            let (size, data) = optimum(law, &params, 6.0, flops);
+            assert!((6.0 * size * data / flops - 1.0).abs() < 1e-12);
+            let best = geometric(0.2 * size, 5.0 * size, 2001)
+                .into_iter()
+                .min_by(|&x, &y| {
+                    let loss = |n: f64| law.value(&theta, &[n, flops / (6.0 * n)]);
+                    loss(x).total_cmp(&loss(y))
+                })
+                .unwrap();
+            assert!((best / size - 1.0).abs() < 2e-3, "{law:?} {best} {size}");
+            if law == Law::Chinchilla {
+                // Besiroglu et al. 2024: about 20 tokens a parameter at Chinchilla's budget.
+                assert!((15.0..30.0).contains(&(data / size)), "{}", data / size);
+            }
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! log-sum-exp and neither overflow nor cancel. The derivatives are exact: the fit is a Newton method.
 //!
 //! Sources: Hoffmann et al. 2022 (joint form and its fit), Kaplan et al. 2020 as used by Fang et al.
-//! 2024 (joint form with a shared outer exponent).
+//! 2024 (joint form with a shared outer exponent), Caballero et al. 2023 (broken form).
 
 use serde::{Deserialize, Serialize};
 
@@ -28,16 +28,26 @@ pub enum Law {
     ChinchillaBeam,
     /// `M = h / (1 + exp(-(s ln x + c)))`: a measure that saturates at h. k = 3.
     Saturating,
+    /// `M = h / (1 + exp(-(s ln N + t ln D + c)))`: a saturating measure, joint in size and data. k = 4.
+    SaturatingJoint,
+    /// `M = h / (1 + exp(-(s ln N + t ln D + u ln w + c)))`: joint in size, data and beam width. k = 5.
+    SaturatingBeam,
+    /// `L = E + B x^-a (1 + (x/d)^(1/f))^(-b f)`: one smooth break at d, from slope a to a + b (Caballero et al.
+    /// 2023, equation 1 with n = 1). k = 6: a last resort, for curves that one power cannot follow.
+    Broken,
 }
 
 impl Law {
     /// Every law, simplest first.
-    pub const ALL: [Law; 6] = [
+    pub const ALL: [Law; 9] = [
         Law::PowerFree,
         Law::Power,
         Law::Saturating,
+        Law::SaturatingJoint,
+        Law::SaturatingBeam,
         Law::Joint,
         Law::Chinchilla,
+        Law::Broken,
         Law::ChinchillaBeam,
     ];
 
@@ -50,6 +60,9 @@ impl Law {
             Law::Chinchilla => "chinchilla",
             Law::ChinchillaBeam => "chinchilla-beam",
             Law::Saturating => "saturating",
+            Law::SaturatingJoint => "saturating-joint",
+            Law::SaturatingBeam => "saturating-beam",
+            Law::Broken => "broken",
         }
     }
 
@@ -66,9 +79,9 @@ impl Law {
     /// Number of inputs: 1 (any dial), 2 (size, data) or 3 (size, data, beam width).
     pub fn num_inputs(self) -> usize {
         match self {
-            Law::PowerFree | Law::Power | Law::Saturating => 1,
-            Law::Joint | Law::Chinchilla => 2,
-            Law::ChinchillaBeam => 3,
+            Law::PowerFree | Law::Power | Law::Saturating | Law::Broken => 1,
+            Law::Joint | Law::Chinchilla | Law::SaturatingJoint => 2,
+            Law::ChinchillaBeam | Law::SaturatingBeam => 3,
         }
     }
 
@@ -81,6 +94,9 @@ impl Law {
             Law::Chinchilla => &["A", "a", "B", "b", "E"],
             Law::ChinchillaBeam => &["A", "a", "B", "b", "G", "g", "E"],
             Law::Saturating => &["h", "s", "c"],
+            Law::SaturatingJoint => &["h", "s", "t", "c"],
+            Law::SaturatingBeam => &["h", "s", "t", "u", "c"],
+            Law::Broken => &["B", "a", "b", "d", "f", "E"],
         }
     }
 
@@ -105,8 +121,25 @@ impl Law {
                 "L({0}, {1}, {2}) = E + A {0}^-a + B {1}^-b + G {2}^-g",
                 symbols[0], symbols[1], symbols[2]
             ),
-            Law::Saturating => format!("M({0}) = h / (1 + exp(-(s ln {0} + c)))", symbols[0]),
+            Law::Saturating | Law::SaturatingJoint | Law::SaturatingBeam => {
+                let names = self.param_names()[1..].iter().zip(symbols);
+                let terms: Vec<String> = names.map(|(p, x)| format!("{p} ln {x}")).collect();
+                let inputs = symbols[..self.num_inputs()].join(", ");
+                format!(
+                    "M({inputs}) = h / (1 + exp(-({} + c)))",
+                    terms[..self.num_inputs()].join(" + ")
+                )
+            }
+            Law::Broken => format!(
+                "L({0}) = E + B {0}^-a (1 + ({0}/d)^(1/f))^(-b f)",
+                symbols[0]
+            ),
         }
+    }
+
+    /// True for a measure that rises to a ceiling, false for a loss that falls.
+    pub fn saturates(self) -> bool {
+        self.param_names()[0] == "h"
     }
 
     /// True if the law has a floor E.
@@ -133,7 +166,19 @@ impl Law {
                 .enumerate()
                 .map(|(i, &t)| if i % 2 == 0 { t.exp() } else { t })
                 .collect(),
-            Law::Saturating => vec![theta[0].exp(), theta[1], theta[2]],
+            Law::Saturating | Law::SaturatingJoint | Law::SaturatingBeam => {
+                let mut natural = theta.to_vec();
+                natural[0] = theta[0].exp();
+                natural
+            }
+            Law::Broken => vec![
+                theta[0].exp(),
+                theta[1],
+                theta[2],
+                theta[3].exp(),
+                theta[4].exp(),
+                theta[5].exp(),
+            ],
         }
     }
 
@@ -158,7 +203,19 @@ impl Law {
                 .enumerate()
                 .map(|(i, &p)| if i % 2 == 0 { p.ln() } else { p })
                 .collect(),
-            Law::Saturating => vec![natural[0].ln(), natural[1], natural[2]],
+            Law::Saturating | Law::SaturatingJoint | Law::SaturatingBeam => {
+                let mut theta = natural.to_vec();
+                theta[0] = natural[0].ln();
+                theta
+            }
+            Law::Broken => vec![
+                natural[0].ln(),
+                natural[1],
+                natural[2],
+                natural[3].ln(),
+                natural[4].ln(),
+                natural[5].ln(),
+            ],
         }
     }
 
@@ -176,7 +233,16 @@ impl Law {
                     moved[2 * j] -= theta[2 * j + 1] * centre;
                 }
             }
-            Law::Saturating => moved[2] += theta[1] * centre[0],
+            Law::Saturating | Law::SaturatingJoint | Law::SaturatingBeam => {
+                let inputs = self.num_inputs();
+                for (j, centre) in centre.iter().enumerate().take(inputs) {
+                    moved[inputs + 1] += theta[1 + j] * centre;
+                }
+            }
+            Law::Broken => {
+                moved[0] -= theta[1] * centre[0];
+                moved[3] -= centre[0];
+            }
         }
         moved
     }
@@ -218,7 +284,10 @@ macro_rules! with_form {
             forms::Law::Joint => arm!(forms::Joint, 5),
             forms::Law::Chinchilla => arm!(forms::Sum<2>, 5),
             forms::Law::ChinchillaBeam => arm!(forms::Sum<3>, 7),
-            forms::Law::Saturating => arm!(forms::Saturating, 3),
+            forms::Law::Saturating => arm!(forms::Saturating<1>, 3),
+            forms::Law::SaturatingJoint => arm!(forms::Saturating<2>, 4),
+            forms::Law::SaturatingBeam => arm!(forms::Saturating<3>, 5),
+            forms::Law::Broken => arm!(forms::Broken, 6),
         }
     }};
 }
@@ -247,7 +316,9 @@ pub(super) trait Form<const K: usize> {
 pub(super) struct PowerFree;
 pub(super) struct Power;
 pub(super) struct Joint;
-pub(super) struct Saturating;
+/// A ceiling times a logistic function of INPUTS logarithms: theta = (ln h, s, .., c).
+pub(super) struct Saturating<const INPUTS: usize>;
+pub(super) struct Broken;
 /// Sum of TERMS falling powers and a floor: theta = (ln A, a, ln B, b, .., ln E).
 pub(super) struct Sum<const TERMS: usize>;
 
@@ -362,24 +433,86 @@ impl Form<5> for Joint {
     }
 }
 
-impl Form<3> for Saturating {
-    /// theta = (ln h, s, c); ln M = ln h - ln(1 + exp(-(s ln x + c))).
+/// ln(1 + e^z) and its derivative, without overflow.
+#[inline(always)]
+fn softplus(z: f64) -> (f64, f64) {
+    let e = (-z.abs()).exp();
+    let logistic = if z >= 0.0 {
+        1.0 / (1.0 + e)
+    } else {
+        e / (1.0 + e)
+    };
+    (z.max(0.0) + e.ln_1p(), logistic)
+}
+
+impl<const INPUTS: usize, const K: usize> Form<K> for Saturating<INPUTS> {
+    /// ln M = ln h - ln(1 + exp(-z)), z = s . ln x + c.
     #[inline(always)]
-    fn at(theta: &[f64; 3], ln_x: &[f64; MAX_INPUTS]) -> Local<3> {
-        let x = ln_x[0];
-        let z = theta[1] * x + theta[2];
-        let softplus = (-z).max(0.0) + (-z.abs()).exp().ln_1p();
-        let slope = if z >= 0.0 {
-            let e = (-z).exp();
-            e / (1.0 + e)
-        } else {
-            1.0 / (1.0 + z.exp())
-        };
-        let bend = -slope * (1.0 - slope);
+    fn at(theta: &[f64; K], ln_x: &[f64; MAX_INPUTS]) -> Local<K> {
+        const { assert!(K == INPUTS + 2) }
+        // The derivatives of z: the logarithms, and 1 for c.
+        let mut along = [1.0; K];
+        along[1..=INPUTS].copy_from_slice(&ln_x[..INPUTS]);
+        let z: f64 = (1..K).map(|i| theta[i] * along[i]).sum();
+        let (below, share) = softplus(-z);
+        let bend = -share * (1.0 - share);
+        let mut gradient = [1.0; K];
+        let mut hessian = [[0.0; K]; K];
+        for r in 1..K {
+            gradient[r] = share * along[r];
+            for c in 1..=r {
+                hessian[r][c] = bend * along[r] * along[c];
+            }
+        }
         Local {
-            value: theta[0] - softplus,
-            gradient: [1.0, slope * x, slope],
-            hessian: [[0.0; 3], [0.0, bend * x * x, 0.0], [0.0, bend * x, bend]],
+            value: theta[0] - below,
+            gradient,
+            hessian,
+        }
+    }
+}
+
+impl Form<6> for Broken {
+    /// theta = (ln B, a, b, ln d, ln f, ln E); ln L = lse(g, ln E), g = ln B - a ln x - b f ln(1 + e^u) with
+    /// u = (ln x - ln d) / f.
+    #[inline(always)]
+    fn at(theta: &[f64; 6], ln_x: &[f64; MAX_INPUTS]) -> Local<6> {
+        let [scale, a, b, break_at, ln_f, floor] = *theta;
+        let x = ln_x[0];
+        // Beyond these the break is a corner or no break at all.
+        let f = ln_f.clamp(-40.0, 40.0).exp();
+        let u = (x - break_at) / f;
+        let (plus, s) = softplus(u);
+        let falling = scale - a * x - b * f * plus;
+        let bend = s * (1.0 - s);
+        let turn = f * (s * u - plus);
+        let first = [1.0, -x, -f * plus, b * s, b * turn];
+        let mut second = [[0.0; 5]; 5];
+        second[3][2] = s;
+        second[4][2] = turn;
+        second[3][3] = -b * bend / f;
+        second[4][3] = -b * bend * u;
+        second[4][4] = b * (turn - f * bend * u * u);
+
+        let top = falling.max(floor);
+        let (part, rest) = ((falling - top).exp(), (floor - top).exp());
+        let sum = part + rest;
+        let p = part / sum;
+        let mut gradient = [0.0; 6];
+        let mut hessian = [[0.0; 6]; 6];
+        for r in 0..5 {
+            gradient[r] = p * first[r];
+            for c in 0..=r {
+                hessian[r][c] = p * (second[r][c] + (1.0 - p) * first[r] * first[c]);
+            }
+            hessian[5][r] = -p * (1.0 - p) * first[r];
+        }
+        gradient[5] = 1.0 - p;
+        hessian[5][5] = p * (1.0 - p);
+        Local {
+            value: top + sum.ln(),
+            gradient,
+            hessian,
         }
     }
 }
@@ -396,6 +529,9 @@ mod tests {
             Law::Chinchilla => vec![477.83, 0.34731, 2143.4, 0.36717, 1.81722],
             Law::ChinchillaBeam => vec![477.83, 0.34731, 2143.4, 0.36717, 0.8, 0.6, 1.81722],
             Law::Saturating => vec![0.9, 0.4, -7.0],
+            Law::SaturatingJoint => vec![0.9, 0.4, 0.2, -11.0],
+            Law::SaturatingBeam => vec![0.9, 0.4, 0.2, 0.5, -12.0],
+            Law::Broken => vec![300.0, 0.2, 0.3, 1.0e7, 0.8, 0.5],
         };
         let x = [2.0e7, 3.0e8, 10.0][..law.num_inputs()].to_vec();
         (natural, x)
@@ -426,6 +562,15 @@ mod tests {
             17.0,
         );
         close(at(Law::Saturating, &[0.8, 1.0, 0.0], &[3.0]), 0.8 * 0.75);
+        close(
+            at(Law::SaturatingJoint, &[0.8, 1.0, 0.5, 0.0], &[1.5, 4.0]),
+            0.8 * 0.75,
+        );
+        // 4 x^-1 (1 + (x/2)^(1/0.5))^(-2 0.5) + 1 at x = 2: 2 / 2 + 1
+        close(
+            at(Law::Broken, &[4.0, 1.0, 2.0, 2.0, 0.5, 1.0], &[2.0]),
+            2.0,
+        );
     }
 
     #[test]
@@ -490,8 +635,8 @@ mod tests {
     fn extreme_search_points_stay_finite() {
         for law in Law::ALL {
             for scale in [-700.0, -1.0, 0.0, 1.0, 700.0] {
-                if law == Law::Joint && scale > 1.0 {
-                    continue; // b = exp(700): the value itself is beyond f64
+                if matches!(law, Law::Joint | Law::Broken) && scale > 1.0 {
+                    continue; // b, f = exp(700): the value itself is beyond f64
                 }
                 let theta = vec![scale; law.num_params()];
                 let value = law.ln_value(&theta, &[1e12, 1e12, 100.0][..law.num_inputs()]);

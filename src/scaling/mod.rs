@@ -8,6 +8,9 @@
 //! only, not on the number of threads.
 
 pub mod bootstrap;
+pub mod buy;
+pub mod compare;
+pub mod design;
 pub mod fit;
 pub mod frontier;
 pub mod laws;

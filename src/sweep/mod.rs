@@ -12,13 +12,16 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::Family;
 use crate::retrieve::SearchError;
 
 mod claim;
 mod error;
+mod export;
 pub mod flops;
 mod local;
 mod plan;
+mod purchase;
 mod report;
 mod rows;
 mod run;
@@ -27,9 +30,11 @@ mod status;
 
 pub use claim::{Beat, Claims, Doing, Owner, read_claims};
 pub use error::SweepError;
+pub use export::{csv, tensorboard};
 pub use local::{WorkerEvent, Workers, available_memory, run_workers};
 pub use plan::{CellPlan, ModelPlan, Plan, SavedModel, SavedPlan, plan};
-pub use report::{Written, report};
+pub use purchase::{Bought, purchases};
+pub use report::{Output, SweepReport, Written, report};
 pub use rows::{collect, read_rows};
 pub use run::{Event, missing, run};
 pub use status::{CellState, ModelState, State, status};
@@ -104,9 +109,12 @@ pub struct CellRow {
 }
 
 fn first_family() -> String {
-    "llama".into()
+    Family::Llama.name().into()
 }
 
 fn first_retriever() -> String {
-    "generative".into()
+    GENERATIVE.into()
 }
+
+/// The retriever that writes n-grams.
+const GENERATIVE: &str = "generative";

@@ -180,6 +180,18 @@ pub struct SavedModel {
 }
 
 impl Plan {
+    /// Model and beam width of every cell, in order.
+    pub fn cells(&self) -> Vec<(String, u64)> {
+        let of_model = |m: &ModelPlan| {
+            let id = m.id();
+            let cells = m.cells.iter();
+            cells
+                .map(move |c| (id.clone(), c.beam as u64))
+                .collect::<Vec<_>>()
+        };
+        self.models.iter().flat_map(of_model).collect()
+    }
+
     /// What [`SavedPlan`] keeps of it.
     pub fn to_saved(&self, experiment: &Experiment) -> Result<SavedPlan, ExperimentError> {
         let mut queries = 0;
@@ -210,6 +222,17 @@ impl Plan {
 }
 
 impl SavedPlan {
+    /// Model and beam width of every cell, in order.
+    pub fn cells(&self) -> Vec<(String, u64)> {
+        let of_model = |m: &SavedModel| {
+            let cells = m.cells.iter();
+            cells
+                .map(|(beam, _)| (m.id.clone(), *beam))
+                .collect::<Vec<_>>()
+        };
+        self.models.iter().flat_map(of_model).collect()
+    }
+
     /// Writes `plan.json` below `out`.
     pub fn save(&self, out: &Path) -> Result<(), SweepError> {
         Ok(write_json(&out.join("plan.json"), self)?)

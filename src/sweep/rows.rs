@@ -9,7 +9,7 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use super::{CellRow, Plan, SweepError};
+use super::{CellRow, SweepError};
 use crate::atomic_file;
 use crate::config::Config;
 use crate::experiment::{ExperimentError, read_json};
@@ -95,16 +95,10 @@ pub(super) fn write_row(out: &Path, row: &CellRow) -> Result<(), SweepError> {
         .map_err(SweepError::io(&path))
 }
 
-/// Writes `runs.jsonl` from everything there is, the rows of `plan` in its order behind all others; returns
-/// those.
-pub fn collect(config: &Config, plan: &Plan) -> Result<Vec<CellRow>, SweepError> {
+/// Writes `runs.jsonl` from everything there is, the rows of the `cells` (model and beam width) in their order
+/// behind all others; returns those.
+pub fn collect(config: &Config, cells: &[(String, u64)]) -> Result<Vec<CellRow>, SweepError> {
     let settings = config.decode_settings();
-    let cells: Vec<(String, u64)> = (plan.models.iter())
-        .flat_map(|m| {
-            let id = m.id();
-            m.cells.iter().map(move |c| (id.clone(), c.beam as u64))
-        })
-        .collect();
     let (mut ours, mut all) = (BTreeMap::new(), vec![]);
     for row in read_rows(config)? {
         let cell = (row.model.clone(), row.beam);

@@ -76,6 +76,7 @@ pub fn run(
     told: &mut dyn FnMut(Event) -> ControlFlow<()>,
 ) -> Result<Vec<CellRow>, SweepError> {
     let config = &experiment.config;
+    let cells = plan.cells();
     loop {
         let (mut elsewhere, mut worked) = (0, false);
         for &place in chosen {
@@ -95,7 +96,7 @@ pub fn run(
                 claim,
                 device,
                 told: &mut *told,
-                finished: &mut || collect(config, plan).map(|_| ()),
+                finished: &mut || collect(config, &cells).map(|_| ()),
             };
             task.work()?;
         }
@@ -107,7 +108,7 @@ pub fn run(
             std::thread::sleep(Duration::from_secs(1));
         }
     }
-    collect(config, plan)
+    collect(config, &cells)
 }
 
 /// Turns a break into an error.
@@ -330,7 +331,7 @@ impl Task<'_> {
             schema: record::SCHEMA,
             name: config.name.clone(),
             family: model.family().name().into(),
-            retriever: super::first_retriever(),
+            retriever: super::GENERATIVE.into(),
             genret: crate::experiment::VERSION.into(),
             model: plan.id(),
             settings: config.decode_settings(),

@@ -8,10 +8,13 @@ use clap::{Args, Subcommand};
 use super::shared::Shared;
 use super::train::load_config;
 use crate::config::{Config, ExecutorKind};
+use crate::sweep::Output;
 
+mod plan;
 mod report;
 mod run;
 mod status;
+mod watch;
 
 /// Runs what is missing of a grid, fits scaling laws, draws curves.
 #[derive(Args, Debug)]
@@ -36,6 +39,12 @@ enum SweepVerb {
     Plot(ConfigArgs),
     /// Fit, draw and write the report of the rows that are there.
     Report(ConfigArgs),
+    /// Say what to buy with a budget by the laws of the rows, or which cells pin the laws down.
+    Plan(plan::PlanArgs),
+    /// Show how far every model is, with its loss as a curve, until all are done.
+    Watch(watch::WatchArgs),
+    /// Write the training steps of all models for TensorBoard or as CSV.
+    Export(watch::ExportArgs),
     /// Work on one model: what executors start.
     #[command(hide = true)]
     Work(WorkArgs),
@@ -84,9 +93,12 @@ struct WorkArgs {
 pub(super) fn run(args: &SweepArgs, shared: &Shared) -> Result<()> {
     match (&args.verb, &args.run.config) {
         (Some(SweepVerb::Status(args)), _) => status::run(args, shared),
-        (Some(SweepVerb::Fit(args)), _) => report::run(args, shared, report::Output::Laws),
-        (Some(SweepVerb::Plot(args)), _) => report::run(args, shared, report::Output::Pictures),
-        (Some(SweepVerb::Report(args)), _) => report::run(args, shared, report::Output::All),
+        (Some(SweepVerb::Fit(args)), _) => report::run(args, shared, Output::Laws),
+        (Some(SweepVerb::Plot(args)), _) => report::plot(args, shared),
+        (Some(SweepVerb::Report(args)), _) => report::run(args, shared, Output::All),
+        (Some(SweepVerb::Plan(args)), _) => plan::run(args, shared),
+        (Some(SweepVerb::Watch(args)), _) => watch::run(args, shared),
+        (Some(SweepVerb::Export(args)), _) => watch::export(args, shared),
         (Some(SweepVerb::Work(args)), _) => run::work(args, shared),
         (None, Some(path)) => run::sweep(path, &args.run, shared),
         (None, None) => bail!("name a configuration, such as configs/quickstart.toml"),

@@ -1,52 +1,71 @@
 //! Laws and pictures of the rows that are there.
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use super::{ConfigArgs, row};
 use crate::cli::shared::Shared;
 use crate::cli::table::{self, say};
 use crate::config::Config;
 use crate::scaling::report::{ONE_RUN, Report};
-use crate::sweep::{self, CellRow};
-
-/// What is made of the rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Output {
-    /// The laws, printed.
-    Laws,
-    /// The pictures.
-    Pictures,
-    /// Both, with the written report.
-    All,
-}
+use crate::sweep::{self, CellRow, Output, SavedPlan};
 
 pub(super) fn run(args: &ConfigArgs, shared: &Shared, output: Output) -> Result<()> {
     let config = args.load(shared)?;
-    let settings = config.decode_settings();
-    let mut rows = sweep::read_rows(&config)?;
-    rows.retain(|row| row.settings == settings);
+    let rows = rows(&config)?;
     write(&config, &rows, output)
 }
 
-/// Fits, draws and prints the laws of the rows.
-pub(super) fn write(config: &Config, rows: &[CellRow], _output: Output) -> Result<()> {
-    if rows.is_empty() {
-        bail!(
-            "no finished cells in {}: run `genret sweep` first",
-            config.out.display()
-        );
+/// Draws everything and prints where.
+pub(super) fn plot(args: &ConfigArgs, shared: &Shared) -> Result<()> {
+    let config = args.load(shared)?;
+    let made = sweep::report(&config, &rows(&config)?, Output::All)?;
+    for picture in made
+        .written
+        .iter()
+        .flat_map(|w| &w.pictures)
+        .chain(&made.pictures)
+    {
+        say!("{}", picture.display());
     }
+    Ok(())
+}
+
+/// The finished rows of the configuration's settings, in the order of the plan.
+pub(super) fn rows(config: &Config) -> Result<Vec<CellRow>> {
+    let settings = config.decode_settings();
+    Ok(match SavedPlan::open(&config.out)? {
+        Some(plan) => sweep::collect(config, &plan.cells())?,
+        // A folder of before plans were written.
+        None => {
+            let mut rows = sweep::read_rows(config)?;
+            rows.retain(|row| row.settings == settings);
+            rows
+        }
+    })
+}
+
+/// Fits, draws and prints the laws of the rows.
+pub(super) fn write(config: &Config, rows: &[CellRow], output: Output) -> Result<()> {
+    let made = sweep::report(config, rows, output)?;
     print_rows(rows, config)?;
-    let quality = (
-        &config.evaluate.splits[0][..],
-        &config.evaluate.measures[0][..],
-    );
-    for written in sweep::report(&config.name, rows, quality, &config.out)? {
+    for written in &made.written {
         print_laws(&written.report)?;
-        say!("report    {}", written.folder.join("scaling.md").display());
+        let folder = &written.folder;
+        say!("report    {}", folder.join("scaling.md").display());
         for picture in &written.pictures {
             say!("picture   {}", picture.display());
         }
+    }
+    for (series, comparison) in &made.comparisons {
+        let of = match series.is_empty() {
+            true => String::new(),
+            false => format!("{series}: "),
+        };
+        say!("\n{of}{}", comparison.verdict);
+    }
+    say!("report    {}", made.summary.display());
+    for picture in &made.pictures {
+        say!("picture   {}", picture.display());
     }
     Ok(())
 }

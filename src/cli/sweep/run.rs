@@ -49,6 +49,7 @@ pub(super) fn sweep(path: &Path, args: &RunArgs, shared: &Shared) -> Result<()> 
         print_plan(&plan, &experiment)?;
         return match kind {
             ExecutorKind::Local => Ok(()),
+            ExecutorKind::Slurm if chosen.is_empty() => Ok(say!("\nnothing is missing")),
             ExecutorKind::Slurm => {
                 let call = call(config, &args.set, shared)?;
                 let (scripts, folder) = slurm_scripts(config, &plan, &chosen, &call)?;
@@ -69,12 +70,12 @@ pub(super) fn sweep(path: &Path, args: &RunArgs, shared: &Shared) -> Result<()> 
     let stop = Stop::listen()?;
     if count > 1 && !chosen.is_empty() {
         workers(config, &plan, &chosen, count, &args.set, shared, &stop)?;
-        let rows = sweep::collect(&experiment.config, &plan)?;
-        return report::write(&experiment.config, &rows, report::Output::All);
+        let rows = sweep::collect(&experiment.config, &plan.cells())?;
+        return report::write(&experiment.config, &rows, sweep::Output::All);
     }
     let all: Vec<usize> = (0..plan.models.len()).collect();
     let rows = in_process(&experiment, &plan, &all, &device, None, &stop)?;
-    report::write(&experiment.config, &rows, report::Output::All)
+    report::write(&experiment.config, &rows, sweep::Output::All)
 }
 
 /// One model, as an executor asks for it.

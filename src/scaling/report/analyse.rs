@@ -30,7 +30,7 @@ pub fn analyse(study: &Study, options: &ReportOptions) -> Result<Report, Scaling
         .iter()
         .find(|s| s.name == "joint")
         .and_then(|s| s.answer.as_ref());
-    if let Some(joint) = joint.filter(|joint| joint.fit.law == Law::Chinchilla) {
+    if let Some(joint) = joint {
         let cheapest = fitted().map(|row| row.flops).fold(f64::INFINITY, f64::min);
         let dearest = fitted().map(|row| row.flops).fold(0.0, f64::max);
         let budgets = geometric(cheapest, 100.0 * dearest, 9);
@@ -309,6 +309,27 @@ fn decode_sections(study: &Study, options: &ReportOptions) -> Result<Vec<Section
                 vec![row.params, row.beam]
             }
         };
+        // The measure itself, through the form that cannot leave its range.
+        let saturating = if data_varies {
+            Law::SaturatingBeam
+        } else {
+            Law::SaturatingJoint
+        };
+        let rises = Question {
+            name: "measure".into(),
+            title: format!(
+                "{} against model size, data and beam width",
+                study.quality_name
+            ),
+            inputs: inputs.clone(),
+            symbols: symbols.clone(),
+            cost: "FLOPs per query",
+            value: study.quality_name.clone(),
+        };
+        let pairs = (study.decode.iter())
+            .map(|row| pair(row, x(row), false))
+            .collect();
+        sections.push(answer(rises, &[saturating], pairs, options)?);
         let question = Question {
             name: "quality".into(),
             title: format!(
@@ -642,7 +663,7 @@ pub(crate) mod tests {
         let report = analyse(&study(), &options()).unwrap();
         let names: Vec<&str> = report.sections.iter().map(|s| s.name.as_str()).collect();
         assert_eq!(names[..3], ["size", "data", "joint"]);
-        assert_eq!(names.len(), 3 + 5 + 1);
+        assert_eq!(names.len(), 3 + 5 + 2);
         let joint = report.sections[2].answer.as_ref().unwrap();
         assert_eq!(joint.fit.n, 25);
         assert!(
