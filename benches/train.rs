@@ -137,6 +137,11 @@ fn export<M: Module>(
 
 fn main() {
     allocator::keep_freed_memory();
+    // As the command line does.
+    rayon::scope(|_| bench());
+}
+
+fn bench() {
     let args = args();
     let device = Device::flex().autodiff();
     let steps = args.steps;

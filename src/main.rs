@@ -20,7 +20,14 @@ fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    match cli::run(&command) {
+    // On a worker of the pool, parallel operations begin without waking another thread first: a third
+    // of a training step on a busy machine. Its stack is as deep as that of a main thread.
+    let pool = rayon::ThreadPoolBuilder::new().stack_size(8 << 20);
+    let result = match pool.build_global() {
+        Ok(()) => rayon::scope(|_| cli::run(&command)),
+        Err(_) => cli::run(&command),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");

@@ -14,7 +14,7 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use genret::decode::target_losses;
-use genret::model::{Llama, LlamaConfig, NextTokenModel, Sequences, checkpoint, parameters};
+use genret::model::{Llama, LlamaConfig, Model, NextTokenModel, Sequences, checkpoint, parameters};
 use genret::types::TokenId;
 use safetensors::SafeTensors;
 
@@ -313,15 +313,18 @@ fn export() {
     ] {
         std::fs::copy(from.join(file), to.join(file)).unwrap();
     }
-    let config = LlamaConfig::load(&to.join("config.json")).unwrap();
-    let model = checkpoint::load(config.init(0, &Device::flex()), &to).unwrap();
+    let model = Model::open(&to, &Device::flex()).unwrap();
     let tokenizer = genret::tokenizer::Tokenizer::load(&to).unwrap();
     let tokens = tokenizer
         .encode(" Which river runs through the town, and who built its bridge?")
         .unwrap();
-    let hidden = model.hidden(&Sequences::pad(&[&tokens]), true).unwrap();
-    let logits = checkpoint::values(model.logits(hidden));
-    let rows: Vec<&[f32]> = logits.chunks(config.vocab_size).collect();
+    // An encoder-decoder reads the text and is asked to write it.
+    let hidden = match &model {
+        Model::Llama(model) => model.hidden(&Sequences::pad(&[&tokens]), true),
+        Model::T5(model) => model.target_hidden(&[(&tokens, &tokens)]),
+    };
+    let logits = checkpoint::values(model.logits(hidden.unwrap()));
+    let rows: Vec<&[f32]> = logits.chunks(model.config().vocab_size()).collect();
     let text = tokenizer.decode(&tokens);
     let case = serde_json::json!({ "tokens": tokens, "logits": rows, "text": text });
     std::fs::write(to.join("logits.json"), case.to_string()).unwrap();

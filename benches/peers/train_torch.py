@@ -2,12 +2,14 @@
 
     cargo bench --bench train --no-run        # prints where the program is
     python benches/peers/train_torch.py PROGRAM llama|t5 [rounds] [steps]
+    python benches/peers/train_torch.py PROGRAM llama|t5 cpu [rounds] [steps]
     python benches/peers/train_torch.py PROGRAM llama|t5 memory [vocabulary]
 
 The first prints the first losses of both, then medians of each round and the ratio PyTorch / genret of the
-medians over all rounds. PyTorch is written by hand with its fused operations where it has them (RMSNorm,
+medians over all rounds. The second gives both one thread and compares CPU time, which other programs on the machine
+spoil less. PyTorch is written by hand with its fused operations where it has them (RMSNorm,
 scaled-dot-product attention where no gradient of a bias is asked for, AdamW); the T5 of the transformers package
-is slower. The second compares peaks of resident memory of 5 steps, each in a process of its own. Needs torch and
+is slower. The third compares peaks of resident memory of 5 steps, each in a process of its own. Needs torch and
 safetensors from PyPI.
 """
 
@@ -171,7 +173,8 @@ def genret(program, family, *args):
 
 
 def figure(lines, name):
-    return float(next(line.split()[1] for line in lines if line.startswith(name + " ")))
+    words = [line.split() for line in lines]
+    return float(next(w[1] for w in words if w[0] == name and w[-1] in ("ms", "MiB")))
 
 
 def compare_times(program, family, rounds, steps):
@@ -197,6 +200,33 @@ def compare_times(program, family, rounds, steps):
         print(f"{name}: genret {a:.1f} ms, torch {b:.1f} ms, torch / genret {b / a:.2f} (median of rounds {ratios:.2f})")
 
 
+def compare_cpu(program, family, rounds, steps):
+    """CPU time of a step on one thread: of genret the difference of two runs, so that its start does not count."""
+    torch.set_num_threads(1)
+    os.environ["RAYON_NUM_THREADS"] = "1"
+    with tempfile.TemporaryDirectory() as folder:
+        genret(program, family, "--steps", 1, "--export", folder)
+        training = Training(family, folder)
+    training.run(3, False)
+
+    def ours(count):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        genret(program, family, "--steps", count)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    figures = []
+    for round_ in range(rounds):
+        mine = (ours(2 + steps) - ours(2)) / steps * 1e3
+        start = time.process_time()
+        training.run(steps, False)
+        theirs = (time.process_time() - start) / steps * 1e3
+        figures.append((mine, theirs))
+        print(f"round {round_ + 1}, genret / torch ms of CPU: {mine:.1f} / {theirs:.1f}, load {os.getloadavg()[0]:.1f}")
+    mine, theirs = (statistics.median(x) for x in zip(*figures))
+    print(f"step on one thread: genret {mine:.1f} ms, torch {theirs:.1f} ms of CPU, torch / genret {theirs / mine:.2f}")
+
+
 def resident():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
@@ -218,6 +248,8 @@ torch.set_num_threads(os.cpu_count())
 program, family = sys.argv[1:3]
 if sys.argv[3:4] == ["memory"]:
     compare_memory(program, family, int(sys.argv[4]) if len(sys.argv) > 4 else 32768)
+elif sys.argv[3:4] == ["cpu"]:
+    compare_cpu(program, family, *(int(x) for x in (sys.argv[4:6] + ["4", "8"][len(sys.argv) - 4 :])))
 elif sys.argv[3:4] == ["peak"]:
     before = resident()
     Training(family, sys.argv[4]).run(5, False)

@@ -15,11 +15,15 @@ import torch
 import transformers
 
 folder = pathlib.Path(sys.argv[1])
-model = transformers.LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
+t5 = json.loads((folder / "config.json").read_text())["model_type"] == "t5"
+family = transformers.T5ForConditionalGeneration if t5 else transformers.LlamaForCausalLM
+model = family.from_pretrained(folder, dtype=torch.float32).eval()
 tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
 case = json.loads((folder / "logits.json").read_text())
+tokens = torch.tensor([case["tokens"]])
 with torch.no_grad():
-    logits = model(torch.tensor([case["tokens"]])).logits[0]
+    # An encoder-decoder reads the text and is asked to write it.
+    logits = (model(input_ids=tokens, labels=tokens) if t5 else model(tokens)).logits[0]
 difference = (logits - torch.tensor(case["logits"])).abs().max().item()
 assert tokenizer.decode(case["tokens"]) == case["text"], "the tokenizer decodes otherwise"
 print(f"torch {torch.__version__}, transformers {transformers.__version__}: largest difference {difference:.2e}")
