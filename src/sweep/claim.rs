@@ -415,8 +415,7 @@ mod tests {
                 .map(|i| {
                     let out = &out;
                     scope.spawn(move || {
-                        let mut owner = somebody("here", None);
-                        owner.pid += i;
+                        let owner = somebody(&format!("host{i}"), None);
                         Claims::new(out, owner, 60.0).take("m").unwrap()
                     })
                 })
