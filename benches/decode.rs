@@ -1,10 +1,11 @@
 //! Constrained decoding: beside transformers, its share in the index, its memory, its exactness.
 //!
 //! ```text
-//! cargo bench --bench decode -- serve FOLDER BEAM BATCH NEW     driven by peers/decode_transformers.py
+//! cargo bench --bench decode -- serve FOLDER BEAM BATCH NEW full|allowed     driven by peers/decode_transformers.py
 //! cargo bench --bench decode -- share [BEAM BATCH NEW [N]]      share of the constraint in the time
 //! cargo bench --bench decode -- memory BEAM BATCH NEW [N]       peak memory beside the estimate
 //! cargo bench --bench decode -- audit [HYPOTHESES]              every hypothesis against the corpus
+//! cargo bench --bench decode -- head [ROWS [N]]                 the output head of some tokens and of all
 //! ```
 //! N is a model size by name (default s10m), with random weights and a vocabulary of 32,000; the corpus is that of
 //! `../shared/data/humanqa` in words. `serve` reads a line per run from stdin, so that runs of the two programs alternate.
@@ -24,12 +25,12 @@ use std::time::Instant;
 use burn::tensor::Device;
 use genret::data::Corpus;
 use genret::decode::{
-    Auto, BatchSize, Constraint, DecodeOptions, End, batch_bytes, batches, beam_search,
+    Auto, BatchSize, Constraint, DecodeOptions, End, Normalise, batch_bytes, batches, beam_search,
 };
 use genret::index::{
     Continuations, IndexBuilder, IndexOptions, NgramIndex, PassageSet, SubstringIndex,
 };
-use genret::model::{Llama, LlamaConfig, ModelOptions, NextTokenModel, checkpoint};
+use genret::model::{Model, ModelOptions, NextTokenModel};
 use genret::rng::stream;
 use genret::types::{PassageIdx, TokenId};
 use rand::RngExt;
@@ -52,12 +53,19 @@ fn main() {
     };
     let size = |at: usize| args.get(at).map_or("s10m", |a| &a[..]);
     match args.first().map(|a| &a[..]) {
-        Some("serve") => serve(
-            Path::new(&args[1]),
-            number(2, 10),
-            number(3, 1),
-            number(4, 20),
-        ),
+        Some("serve") => {
+            let few = args.get(5).is_some_and(|a| a == "allowed");
+            let options = DecodeOptions {
+                normalise: if few {
+                    Normalise::Allowed
+                } else {
+                    Normalise::Full
+                },
+                ..options(number(2, 10), number(4, 20))
+            };
+            serve(Path::new(&args[1]), number(3, 1), &options);
+        }
+        Some("head") => head(number(1, 10), size(2)),
         Some("share") => share(number(1, 100), number(2, 1), number(3, 20), size(4)),
         Some("memory") => memory(number(1, 16), number(2, 1), number(3, 20), size(4)),
         Some("audit") => audit(number(1, 1_000_000)),
@@ -74,7 +82,7 @@ fn options(beam_width: usize, max_new_tokens: usize) -> DecodeOptions {
     }
 }
 
-fn random_model(size: &str, vocab: usize) -> Llama {
+fn random_model(size: &str, vocab: usize) -> Model {
     let options = ModelOptions {
         size: Some(size.into()),
         ..ModelOptions::default()
@@ -90,23 +98,14 @@ fn random_prompts(count: usize, vocab: usize) -> Vec<Vec<TokenId>> {
         .collect()
 }
 
-/// Seconds of processor time of this process.
+/// Seconds of processor time of this process, all threads.
 fn cpu_secs() -> f64 {
-    let text = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let fields: Vec<&str> = text
-        .rsplit(')')
-        .next()
-        .unwrap_or("")
-        .split_whitespace()
-        .collect();
-    // User and system time, in hundredths.
-    let ticks = |at: usize| {
-        fields
-            .get(at)
-            .and_then(|f| f.parse::<f64>().ok())
-            .unwrap_or(0.0)
-    };
-    (ticks(11) + ticks(12)) / 100.0
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten();
+    let nanos = tasks.flatten().filter_map(|task| {
+        let text = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+        text.split_whitespace().next()?.parse::<f64>().ok()
+    });
+    nanos.sum::<f64>() / 1e9
 }
 
 /// A line of `/proc/self/status` in MiB, such as `VmHWM`.
@@ -123,20 +122,18 @@ fn status_mib(name: &str) -> f64 {
 
 /// Decodes `FOLDER/prompts.json` under the identifiers of `FOLDER/identifiers.json` with its model, once per line
 /// of stdin; prints seconds, processor seconds and on the line `sequences` also what was found.
-fn serve(folder: &Path, beam: usize, batch: usize, new: usize) {
+fn serve(folder: &Path, batch: usize, options: &DecodeOptions) {
     let read = |name: &str| -> Vec<Vec<TokenId>> {
         let text = std::fs::read_to_string(folder.join(name)).unwrap();
         serde_json::from_str(&text).unwrap()
     };
-    let config = LlamaConfig::load(&folder.join("config.json")).unwrap();
-    let model = checkpoint::load(config.init(0, &Device::flex()), folder).unwrap();
+    let model = Model::open(folder, &Device::flex()).unwrap();
     let trie = Trie::new(&read("identifiers.json"));
     let prompts = read("prompts.json");
     let prompts: Vec<&[TokenId]> = prompts.iter().take(batch).map(|p| &p[..]).collect();
-    let options = options(beam, new);
     for line in std::io::stdin().lock().lines() {
         let (started, cpu) = (Instant::now(), cpu_secs());
-        let decoded = beam_search(&model, &trie, &prompts, &options).unwrap();
+        let decoded = beam_search(&model, &trie, &prompts, options).unwrap();
         let (secs, cpu) = (started.elapsed().as_secs_f64(), cpu_secs() - cpu);
         let mut row =
             serde_json::json!({ "secs": secs, "cpu_secs": cpu, "peak_mib": status_mib("VmHWM") });
@@ -253,6 +250,40 @@ fn memory(beam: usize, batch: usize, new: usize, size: &str) {
          estimate {estimate:.1} MiB, generated keys and values {cache:.1} MiB, rest {:.1} MiB",
         peak - cache
     );
+}
+
+/// Processor time of the head of `rows` hypotheses: for all tokens, and for shares of them drawn at random.
+fn head(rows: usize, size: &str) {
+    let model = random_model(size, VOCAB);
+    let prompts = random_prompts(rows, VOCAB);
+    let prompts: Vec<&[TokenId]> = prompts.iter().map(|p| &p[..]).collect();
+    let (_, hidden) = model.start(&prompts, 1).unwrap();
+    let median = |head: &dyn Fn() -> usize| {
+        let mut times: Vec<f64> = (0..15)
+            .map(|_| {
+                let cpu = cpu_secs();
+                std::hint::black_box(head());
+                1e3 * (cpu_secs() - cpu)
+            })
+            .collect();
+        times.sort_by(f64::total_cmp);
+        times[times.len() / 2]
+    };
+    let values = |logits: burn::tensor::Tensor<2>| logits.into_data().as_bytes().len();
+    let all = median(&|| values(model.logits(hidden.clone())));
+    println!("{size}, {rows} rows: all {VOCAB} tokens {all:.2} ms cpu");
+    for share in [2, 3, 4, 8, 32, 128] {
+        let mut stream = stream(3, "tokens", &[share]);
+        let mut tokens: Vec<TokenId> = (0..VOCAB / share as usize)
+            .map(|_| TokenId(stream.random_range(0..VOCAB as u32)))
+            .collect();
+        tokens.sort_unstable();
+        let some = median(&|| values(model.logits_of(hidden.clone(), &tokens)));
+        println!(
+            "  one in {share:>3}: {some:.2} ms cpu, {:.2} of all",
+            some / all
+        );
+    }
 }
 
 /// Decodes until `wanted` hypotheses were emitted, whole corpus and filtered, and looks each up in a set of

@@ -8,6 +8,7 @@
 
 pub mod types;
 
+pub mod allocator;
 pub mod atomic_file;
 pub mod rng;
 

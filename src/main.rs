@@ -3,14 +3,14 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use genret::allocator::{self, Allocator};
 use genret::cli::{self, Command};
 
-/// Keeps large blocks instead of returning each to the system; a training step allocates its
-/// activations anew, and page faults on them cost more than the arithmetic saved.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: Allocator = Allocator;
 
 fn main() -> ExitCode {
+    allocator::keep_freed_memory();
     let command = match Command::try_parse() {
         Ok(command) => command,
         Err(error) => {

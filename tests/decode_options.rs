@@ -12,7 +12,7 @@ use genret::decode::{
     DecodeOptions, FreeText, Normalise, SampleOptions, beam_search, every_ngram, sample,
 };
 use genret::index::{IndexBuilder, IndexOptions, NgramIndex};
-use genret::model::{Llama, ModelOptions};
+use genret::model::{Model, ModelOptions};
 use genret::types::TokenId;
 use table_model::{TableModel, random_passages};
 use trie::Trie;
@@ -32,7 +32,7 @@ fn table(seed: u64) -> TableModel {
     TableModel { vocab: VOCAB, seed }
 }
 
-fn llama(seed: u64, vocab: usize) -> Llama {
+fn llama(seed: u64, vocab: usize) -> Model {
     let options = ModelOptions {
         n_layers: Some(2),
         d_model: Some(32),

@@ -1,5 +1,7 @@
 //! Models against values of PyTorch and transformers (`../shared/fixtures/hf-parity`): 1e-4 absolute.
 
+#[path = "parity/curve.rs"]
+mod curve;
 #[path = "common/shared.rs"]
 mod shared;
 #[path = "parity/t5.rs"]

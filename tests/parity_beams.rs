@@ -11,7 +11,7 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use genret::decode::{DecodeOptions, Decoded, Stop, beam_search};
-use genret::model::{LlamaConfig, NextTokenModel, checkpoint};
+use genret::model::{Model, NextTokenModel};
 use genret::types::TokenId;
 use safetensors::SafeTensors;
 use serde::Deserialize;
@@ -139,7 +139,7 @@ fn compare<M: NextTokenModel>(
 }
 
 #[test]
-fn beams_equal_transformers_on_llama() {
+fn beams_equal_transformers() {
     let Some(root) = shared::shared("fixtures/hf-parity") else {
         return;
     };
@@ -151,14 +151,19 @@ fn beams_equal_transformers_on_llama() {
         "llama3-gqa-tied",
         "llama-headdim-bias-mqa",
         "llama3-bf16-sharded",
+        "t5-v1.0-relu-tied",
+        "t5-v1.1-gated-gelu-untied",
     ] {
         let folder = root.join(name);
-        let config = LlamaConfig::load(&folder.join("config.json")).unwrap();
-        let model = checkpoint::load(config.init(0, &Device::flex()), &folder).unwrap();
-        let inputs = folder.join("inputs.safetensors");
-        let prompts = rows(&inputs, ["left_input_ids", "left_attention_mask"]);
+        let model = Model::open(&folder, &Device::flex()).unwrap();
+        let names = if name.starts_with("t5") {
+            ["input_ids", "attention_mask"]
+        } else {
+            ["left_input_ids", "left_attention_mask"]
+        };
+        let prompts = rows(&folder.join("inputs.safetensors"), names);
         compared += compare(name, &model, &prompts, &folder);
     }
     println!("{compared} sequences");
-    assert!(compared > 500, "{compared}");
+    assert!(compared > 700, "{compared}");
 }

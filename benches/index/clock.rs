@@ -34,13 +34,16 @@ impl Eviction {
     }
 }
 
-/// The most memory this process has held, in bytes.
-pub fn peak_bytes() -> usize {
-    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmHWM"))
-        .expect("the peak is told");
-    let kilobytes = line.split_whitespace().nth(1).expect("a number");
-    kilobytes.parse::<usize>().expect("a number") * 1024
+/// The most memory that this process holds while `run` runs, less what it held before, in bytes.
+pub fn peak_bytes(run: impl FnOnce()) -> usize {
+    let status = |name: &str| -> usize {
+        let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
+        let line = status.lines().find(|line| line.starts_with(name));
+        let words = line.and_then(|line| line.split_whitespace().nth(1));
+        words.and_then(|word| word.parse().ok()).expect("kilobytes")
+    };
+    std::fs::write("/proc/self/clear_refs", "5").expect("the peak can be reset");
+    let before = status("VmRSS");
+    run();
+    (status("VmHWM") - before) * 1024
 }

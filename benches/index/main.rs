@@ -1,7 +1,9 @@
 //! The n-gram index: build, size, and the steps of beam search, alone or beside the field's index.
 //!
 //! `cargo bench --bench index -- [--corpus FOLDER]... [--cache FILE] [--beams 1,10,100,300]
-//! [--rounds R] [--min-node-count N] [--peer FOLDER]`. Without `--corpus` it is corpus A: the
+//! [--rounds R] [--min-node-count N] [--filters] [--outputs] [--segments N] [--folder FOLDER] [--peer FOLDER]`. `--folder`
+//! keeps what is built, `--instructions INDEX --beams LENGTH` only takes `--rounds` steps of 100 n-grams
+//! of that length, to be counted by valgrind; `--cache` the tokens. Without `--corpus` it is corpus A: the
 //! collections humanqa and medquad-liveqa together. With `--peer` (see `index_sdsl.sh`) the other
 //! index answers the same n-grams in the same rounds; counts, distinct continuations and checksums
 //! must agree, and ratios are printed. Times are CPU time of the thread: means over the blocks of a
@@ -16,12 +18,12 @@ mod shared;
 mod times;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clock::{Clock, Eviction, cpu_micros, peak_bytes};
 use corpus::{Beam, MAX_LEN, Passages};
 use genret::index::{
-    Continuations, IndexOptions, NgramIndex, Occurrence, PassageSet, SubstringIndex,
+    Continuations, IndexOptions, LiveWriter, NgramIndex, Occurrence, PassageSet, SubstringIndex,
 };
 use genret::rng::stream;
 use genret::types::{PassageIdx, TokenId};
@@ -38,26 +40,33 @@ struct Options {
     beams: Vec<usize>,
     rounds: usize,
     index: IndexOptions,
+    filters: bool,
+    outputs: bool,
+    segments: Option<usize>,
+    instructions: Option<PathBuf>,
+    folder: Option<PathBuf>,
     peer: Option<PathBuf>,
 }
 
 fn main() {
     let Some(options) = options() else { return };
+    if let Some(path) = &options.instructions {
+        return instructions(path, options.rounds, &options.beams);
+    }
     let passages = corpus::passages(&options.corpora, options.cache.as_deref());
     let num_tokens: usize = passages.iter().map(Vec::len).sum();
-    let folder = std::env::temp_dir().join(format!("genret-bench-{}", std::process::id()));
-    fs::create_dir_all(&folder).expect("the temporary folder can be made");
+    let temporary = std::env::temp_dir().join(format!("genret-bench-{}", std::process::id()));
+    let folder = options.folder.as_ref().unwrap_or(&temporary);
+    fs::create_dir_all(folder).expect("the folder can be made");
 
     let path = folder.join("ours.idx");
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(1)
         .build()
         .expect("one thread starts");
-    let held = peak_bytes();
     let begun = cpu_micros(Clock::Process);
-    pool.install(|| corpus::build(&passages, options.index, &path));
+    let peak = peak_bytes(|| pool.install(|| corpus::build(&passages, options.index, &path)));
     let build_secs = (cpu_micros(Clock::Process) - begun) / 1e6;
-    let peak = peak_bytes() - held;
     let bits =
         fs::metadata(&path).expect("the index is there").len() as f64 * 8.0 / num_tokens as f64;
     println!("{num_tokens} tokens, {} passages", passages.len());
@@ -68,7 +77,7 @@ fn main() {
     let peer = options
         .peer
         .as_ref()
-        .map(|programs| Peer::build(programs, &folder, &passages));
+        .map(|programs| Peer::build(programs, folder, &passages));
     if let Some(peer) = &peer {
         println!(
             "peer  {:.2} s CPU ({:.1}x), {:.2} bits per token ({:.2}x)",
@@ -105,8 +114,18 @@ fn main() {
     for &width in &options.beams {
         report(&ours, peer.as_ref().map(|_| &theirs), width);
     }
-    filters(&index, &passages, &options, &mut eviction);
-    fs::remove_dir_all(&folder).expect("the temporary folder can be removed");
+    if let Some(segments) = options.segments {
+        live(&passages, segments, &options, &mut eviction);
+    }
+    if options.outputs {
+        outputs(&index, &passages, &options, &mut eviction);
+    }
+    if options.filters {
+        filters(&index, &passages, &options, &mut eviction);
+    }
+    if options.folder.is_none() {
+        fs::remove_dir_all(folder).expect("the temporary folder can be removed");
+    }
 }
 
 /// Blocks of a beam width in one round.
@@ -121,6 +140,11 @@ fn options() -> Option<Options> {
         beams: vec![1, 10, 100, 300],
         rounds: 3,
         index: IndexOptions::default(),
+        filters: false,
+        outputs: false,
+        segments: None,
+        instructions: None,
+        folder: None,
         peer: None,
     };
     let mut arguments = std::env::args().skip(1);
@@ -140,12 +164,20 @@ fn options() -> Option<Options> {
             "--beams" => options.beams = value().split(',').map(number).collect(),
             "--rounds" => options.rounds = number(&value()),
             "--min-node-count" => options.index.min_node_count = number(&value()),
+            "--filters" => options.filters = true,
+            "--segments" => options.segments = Some(number(&value())),
+            "--instructions" => options.instructions = Some(value().into()),
+            "--outputs" => options.outputs = true,
+            "--folder" => options.folder = Some(value().into()),
             "--peer" => options.peer = Some(value().into()),
             "--bench" => {} // Added by cargo.
             other => panic!("unknown flag {other}"),
         }
     }
-    if options.corpora.is_empty() && options.cache.as_ref().is_none_or(|cache| !cache.exists()) {
+    if options.instructions.is_none()
+        && options.corpora.is_empty()
+        && options.cache.as_ref().is_none_or(|cache| !cache.exists())
+    {
         for name in ["data/humanqa", "data/medquad-liveqa"] {
             options.corpora.push(shared::shared(name)?);
         }
@@ -199,7 +231,7 @@ fn measure<I: SubstringIndex>(
                 counts.clear();
                 for row in out.iter() {
                     tokens.extend_from_slice(row.tokens);
-                    counts.extend(row.counts().map(|count| count as u32));
+                    row.extend_counts(&mut counts);
                 }
             });
             let mut moved: Vec<I::State> = Vec::with_capacity(beam.len());
@@ -327,6 +359,164 @@ fn filters(index: &NgramIndex, passages: &Passages, options: &Options, eviction:
             make[make.len() / 2],
             times.sum(WIDTH, "step", Heat::Cold),
             times.sum(WIDTH, "step", Heat::Warm)
+        );
+    }
+}
+
+/// Steps of 100 n-grams of the first length of `lengths`, without anything else that depends on `steps`.
+fn instructions(path: &Path, steps: usize, lengths: &[usize]) {
+    let index = NgramIndex::open(path).expect("an index");
+    let (mut rng, mut passage) = (stream(4, "bench instructions", &[]), vec![]);
+    let mut beam = vec![];
+    while beam.len() < 100 {
+        let number = rng.random_range(0..index.num_passages() as u32);
+        index.passage_tokens(PassageIdx(number), &mut passage);
+        let start = rng.random_range(0..passage.len());
+        if let Some(ngram) = passage.get(start..start + lengths[0] + 1) {
+            let (next, ngram) = ngram.split_last().expect("one token more");
+            beam.push((*next, arrive(&index, ngram).expect("the n-gram occurs")));
+        }
+    }
+    let states: Vec<_> = beam.iter().map(|&(_, state)| state).collect();
+    let (mut out, mut moved) = (Continuations::new(), Vec::with_capacity(100));
+    for _ in 0..steps {
+        moved.clear();
+        index.continuations(&states, &mut out);
+        for (row, (next, _)) in out.iter().zip(&beam) {
+            let nth = row.tokens.binary_search(next).expect("the token follows");
+            moved.push(row.state(nth));
+        }
+    }
+    println!("{steps} steps of {} n-grams", beam.len());
+}
+
+/// A live index made by so many additions of equal size beside one made at once: steps of 100 n-grams.
+fn live(passages: &Passages, additions: usize, options: &Options, eviction: &mut Eviction) {
+    const WIDTH: usize = 100;
+    println!("\nlive: additions, segments, microseconds of steps 1-9 of {WIDTH} n-grams");
+    println!("                     cold step  warm step");
+    let beams = corpus::sample(passages, WIDTH * blocks(WIDTH));
+    let folder = std::env::temp_dir().join(format!("genret-bench-live-{}", std::process::id()));
+    for additions in [1, additions] {
+        let mut writer = LiveWriter::create(&folder, corpus::VOCAB, 0, "", options.index)
+            .expect("the folder can be made");
+        for (number, part) in passages
+            .chunks(passages.len().div_ceil(additions))
+            .enumerate()
+        {
+            let mut builder = writer.builder().expect("the index is sound");
+            for (nth, passage) in part.iter().enumerate() {
+                let id = format!("{number}-{nth}");
+                builder
+                    .push(&id, &[], passage)
+                    .expect("no passage is empty");
+            }
+            writer.add(builder).expect("the passages are new");
+        }
+        let index = writer.index().expect("the index is sound");
+        let mut times = Times::default();
+        for _ in 0..options.rounds {
+            measure(&index, &beams, WIDTH, eviction, &mut times);
+            times.next_round();
+        }
+        println!(
+            "{additions:9} {:9} {:10.1} {:10.1}",
+            index.stats().segments.len(),
+            times.sum(WIDTH, "step", Heat::Cold),
+            times.sum(WIDTH, "step", Heat::Warm)
+        );
+        fs::remove_dir_all(&folder).expect("the folder can be removed");
+    }
+}
+
+/// What a search makes of the continuations of 100 n-grams: mask rows, or the best 200 by logit, chosen
+/// from a list of all or as they are read.
+fn outputs(index: &NgramIndex, passages: &Passages, options: &Options, eviction: &mut Eviction) {
+    const WIDTH: usize = 100;
+    let mut rng = stream(3, "bench logits", &[]);
+    let logits: Vec<Vec<f32>> = (0..WIDTH)
+        .map(|_| (0..corpus::VOCAB).map(|_| rng.random::<f32>()).collect())
+        .collect();
+    let beams = corpus::sample(passages, WIDTH);
+    let mut times = Times::default();
+    let mut out = Continuations::new();
+    let (mut masks, mut best, mut chosen) = (vec![], vec![], vec![]);
+    for _ in 0..options.rounds {
+        for (len, beam) in beams.iter().enumerate().take(4) {
+            let states: Vec<_> = beam
+                .iter()
+                .map(|(ngram, _)| arrive(index, ngram).expect("the n-gram was sampled"))
+                .collect();
+            let mut timed = |what: &'static str, run: &mut dyn FnMut()| {
+                eviction.run();
+                for heat in [Heat::Cold, Heat::Warm] {
+                    let begun = cpu_micros(Clock::Thread);
+                    run();
+                    times.add(WIDTH, what, len, heat, cpu_micros(Clock::Thread) - begun);
+                }
+            };
+            timed("masks", &mut || {
+                index.continuations(&states, &mut out);
+                out.mask_rows(corpus::VOCAB, &mut masks);
+            });
+            let order = |a: &(f32, usize, TokenId, usize, _),
+                         b: &(f32, usize, TokenId, usize, _)| {
+                b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)).then(a.2.cmp(&b.2))
+            };
+            timed("all", &mut || {
+                index.continuations(&states, &mut out);
+                chosen.clear();
+                for (parent, (row, logits)) in out.iter().zip(&logits).enumerate() {
+                    for (nth, &token) in row.tokens.iter().enumerate() {
+                        let logit = logits[token.index()];
+                        chosen.push((logit, parent, token, row.count(nth), row.state(nth)));
+                    }
+                    if chosen.len() > 2 * WIDTH {
+                        chosen.select_nth_unstable_by(2 * WIDTH - 1, order);
+                        chosen.truncate(2 * WIDTH);
+                    }
+                }
+                chosen.sort_unstable_by(order);
+            });
+            let all: Vec<_> = chosen.iter().map(|c| (c.1, c.2, c.3)).collect();
+            timed("best", &mut || {
+                index.continuations(&states, &mut out);
+                chosen.clear();
+                let mut least = f32::NEG_INFINITY;
+                for (parent, (row, logits)) in out.iter().zip(&logits).enumerate() {
+                    row.best(logits, least, 2 * WIDTH, &mut best);
+                    for &nth in &best {
+                        let nth = nth as usize;
+                        let token = row.tokens[nth];
+                        let logit = logits[token.index()];
+                        chosen.push((logit, parent, token, row.count(nth), row.state(nth)));
+                    }
+                    if chosen.len() > 2 * WIDTH {
+                        chosen.select_nth_unstable_by(2 * WIDTH - 1, order);
+                        chosen.truncate(2 * WIDTH);
+                        least = chosen[2 * WIDTH - 1].0;
+                    }
+                }
+                chosen.sort_unstable_by(order);
+            });
+            assert!(
+                all.iter()
+                    .copied()
+                    .eq(chosen.iter().map(|c| (c.1, c.2, c.3)))
+            );
+        }
+        times.next_round();
+    }
+    println!(
+        "\noutputs: microseconds per step of {WIDTH} n-grams with their continuations, cold and warm"
+    );
+    println!("length      masks                 best 200 of all       best 200 as read");
+    for len in 0..4 {
+        let [a, b, c] = ["masks", "all", "best"]
+            .map(|what| [Heat::Cold, Heat::Warm].map(|heat| times.get(WIDTH, what, len, heat)));
+        println!(
+            "{len:6} {:10.1} {:10.1} {:10.1} {:10.1} {:10.1} {:10.1}",
+            a[0], a[1], b[0], b[1], c[0], c[1]
         );
     }
 }

@@ -21,8 +21,30 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Builds the peer's index with the programs `peer` and `peer-cold` of `programs`.
+    /// Builds the peer's index, unless it lies in `folder`, with the programs `peer` and `peer-cold` of
+    /// `programs`.
     pub fn build(programs: &Path, folder: &Path, passages: &Passages) -> Self {
+        let programs = [
+            (Heat::Warm, programs.join("peer")),
+            (Heat::Cold, programs.join("peer-cold")),
+        ];
+        let (index, said) = (folder.join("peer.idx"), folder.join("peer.said"));
+        if !said.exists() {
+            let answer = Self::make(&programs[0].1, folder, &index, passages);
+            fs::write(&said, answer).expect("the peer's figures can be kept");
+        }
+        let said = fs::read_to_string(&said).expect("the peer's figures can be read");
+        let words: Vec<&str> = said.split_whitespace().collect();
+        Self {
+            build_secs: value(&words, "build_cpu_s"),
+            bits: value(&words, "bits_per_token"),
+            prefixes: folder.join("peer.prefixes"),
+            programs,
+            index,
+        }
+    }
+
+    fn make(program: &Path, folder: &Path, index: &Path, passages: &Passages) -> String {
         // Passages reversed, tokens shifted by one, 0 between passages.
         let mut symbols: Vec<u8> = vec![];
         for (i, passage) in passages.iter().enumerate() {
@@ -35,23 +57,7 @@ impl Peer {
         }
         let text = folder.join("peer.tokens");
         fs::write(&text, symbols).expect("the peer's text can be written");
-        let programs = [
-            (Heat::Warm, programs.join("peer")),
-            (Heat::Cold, programs.join("peer-cold")),
-        ];
-        let index = folder.join("peer.idx");
-        let said = run(Command::new(&programs[0].1)
-            .arg("build")
-            .arg(&text)
-            .arg(&index));
-        let words: Vec<&str> = said.split_whitespace().collect();
-        Self {
-            build_secs: value(&words, "build_cpu_s"),
-            bits: value(&words, "bits_per_token"),
-            prefixes: folder.join("peer.prefixes"),
-            programs,
-            index,
-        }
+        run(Command::new(program).arg("build").arg(&text).arg(index))
     }
 
     /// Times blocks of `width` n-grams and compares every answer with that of `index`.

@@ -2,11 +2,12 @@
 
     cargo build --release --bench decode
     python benches/peers/decode_transformers.py target/release/deps/decode-HASH [--sizes 1m,10m] [--beams 10,100]
-        [--batches 1,32] [--new 20] [--rounds 3] [--ids 20000] [--json FILE]
+        [--batches 1,32] [--new 20] [--rounds 3] [--ids 20000] [--threads N] [--json FILE]
 
 Both read the same random weights (LLaMA, vocabulary 32,000, float32), prompts of 32 tokens and identifiers of NEW tokens,
 the last of them the end token; transformers through a tree of Python dictionaries, as GENRE does. Runs
-alternate; times are wall-clock on all cores and processor seconds. Sequences of the first round are compared.
+alternate; times are wall-clock and processor seconds. On a loaded machine take one thread: with more, PyTorch's threads
+wait for each other. Sequences of the first round are compared.
 """
 
 import argparse
@@ -14,7 +15,6 @@ import json
 import os
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 
@@ -36,11 +36,13 @@ parser.add_argument("--new", type=int, default=20)
 parser.add_argument("--rounds", type=int, default=3)
 parser.add_argument("--ids", type=int, default=20000)
 parser.add_argument("--length-penalty", type=float, default=0.0)
+parser.add_argument("--threads", type=int, default=os.cpu_count())
+parser.add_argument("--normalise", default="full", help="full: scores as in transformers; allowed: over the allowed tokens, which transformers has not")
 parser.add_argument("--json")
 args = parser.parse_args()
-torch.set_num_threads(os.cpu_count())
+torch.set_num_threads(args.threads)
 transformers.logging.set_verbosity_error()
-print(f"torch {torch.__version__}, transformers {transformers.__version__}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+print(f"torch {torch.__version__}, transformers {transformers.__version__}, {args.threads} threads on {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
 
 
 def identifiers(rng):
@@ -73,7 +75,7 @@ def allowed(root):
     return function
 
 
-def generate(model, prompts, beam, function):
+def generate(model, prompts, beam, function, scores=False):
     started, cpu = time.perf_counter(), time.process_time()
     with torch.inference_mode():
         out = model.generate(
@@ -87,7 +89,7 @@ def generate(model, prompts, beam, function):
             early_stopping="never",
             prefix_allowed_tokens_fn=function,
             return_dict_in_generate=True,
-            output_scores=False,
+            output_scores=scores,
             pad_token_id=0,
             eos_token_id=END,
         )
@@ -95,23 +97,24 @@ def generate(model, prompts, beam, function):
 
 
 def compare(ours, theirs, beam, batch):
-    """Share of equal sequences at equal rank, and the largest difference of scores."""
+    """Equal sequences at equal rank, how many were compared, and the largest difference of scores where there are any."""
     same, total, largest = 0, 0, 0.0
     for query in range(batch):
         for rank in range(beam):
-            score = theirs.sequences_scores[query * beam + rank].item()
-            if score < -1e8 or rank >= len(ours[query]):
+            if rank >= len(ours[query]):
                 continue
             tokens = theirs.sequences[query * beam + rank][PROMPT:].tolist()
             tokens = tokens[: tokens.index(END) + 1] if END in tokens else tokens
             mine, log_prob = ours[query][rank]
             total += 1
             same += mine == tokens
-            mine_score = log_prob / len(mine) ** args.length_penalty
-            largest = max(largest, abs(mine_score - score))
+            if theirs.sequences_scores is not None:
+                score = theirs.sequences_scores[query * beam + rank].item()
+                largest = max(largest, abs(log_prob / len(mine) ** args.length_penalty - score))
     return same, total, largest
 
 
+environment = {**os.environ, "RAYON_NUM_THREADS": str(args.threads)}
 rows = []
 for size in args.sizes.split(","):
     width, layers, heads, inner = SIZES[size]
@@ -133,8 +136,8 @@ for size in args.sizes.split(","):
         json.dump(prompts.tolist(), open(os.path.join(folder, "prompts.json"), "w"))
         for beam in map(int, args.beams.split(",")):
             for batch in map(int, args.batches.split(",")):
-                command = [args.binary, "serve", folder, str(beam), str(batch), str(args.new)]
-                ours = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+                command = [args.binary, "serve", folder, str(beam), str(batch), str(args.new), args.normalise]
+                ours = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
 
                 def run(line):
                     ours.stdin.write(line + "\n")
@@ -144,7 +147,8 @@ for size in args.sizes.split(","):
                 inputs = torch.tensor(prompts[:batch])
                 # A round that does not count warms both up and compares what they find.
                 found = run("sequences")
-                out, secs, _ = generate(model, inputs, beam, function)
+                # Scores come with the logits of all steps, which only fit for few hypotheses.
+                out, secs, _ = generate(model, inputs, beam, function, scores=beam * batch <= 320)
                 same, total, largest = compare(found["sequences"], out, beam, batch)
                 mine, theirs = [], []
                 for _ in range(args.rounds):
@@ -155,7 +159,7 @@ for size in args.sizes.split(","):
                 ours.wait()
                 mine, theirs = [[statistics.median(x) for x in zip(*times)] for times in (mine, theirs)]
                 row = {
-                    "size": size, "beam": beam, "batch": batch, "new": args.new,
+                    "size": size, "beam": beam, "batch": batch, "new": args.new, "normalise": args.normalise, "threads": args.threads,
                     "genret_queries_per_sec": batch / mine[0], "transformers_queries_per_sec": batch / theirs[0],
                     "ratio": theirs[0] / mine[0], "cpu_ratio": theirs[1] / max(mine[1], 0.01),
                     "same_sequences": same, "sequences": total, "largest_score_difference": largest,

@@ -132,6 +132,16 @@ impl IndexBuilder {
         self.id_ends.len()
     }
 
+    /// Tokens of all fields so far.
+    pub fn num_tokens(&self) -> usize {
+        let symbols = match &self.texts {
+            Texts::Narrow([body, title]) => body.symbols.len() + title.symbols.len(),
+            Texts::Wide([body, title]) => body.symbols.len() + title.symbols.len(),
+        };
+        // One separator per passage and field.
+        symbols - 2 * self.num_passages()
+    }
+
     /// The external ids so far, in order.
     pub(in crate::index) fn ids(&self) -> impl Iterator<Item = &str> {
         let mut start = 0;
@@ -187,7 +197,20 @@ impl IndexBuilder {
     /// # Errors
     /// [`IndexError::Io`] if `path` cannot be written.
     pub fn write(self, path: &Path) -> Result<(), IndexError> {
-        self.build(|header, sections| {
+        self.write_showing(path, &|_| {})
+    }
+
+    /// As [`write`](Self::write); `sorted` is told from time to time, by any thread, how many more of
+    /// the [`num_tokens`](Self::num_tokens) are in their place.
+    ///
+    /// # Errors
+    /// [`IndexError::Io`] if `path` cannot be written.
+    pub fn write_showing(
+        self,
+        path: &Path,
+        sorted: &(dyn Fn(usize) + Sync),
+    ) -> Result<(), IndexError> {
+        self.build(sorted, |header, sections| {
             atomic_file::write(path, |out| file::write(out, header, sections))
                 .map_err(|e| IndexError::io(path, "write", e))
         })
@@ -197,7 +220,7 @@ impl IndexBuilder {
     pub fn into_index(self) -> Result<NgramIndex, IndexError> {
         let path = PathBuf::from("(memory)");
         let mut image = vec![];
-        self.build(|header, sections| {
+        self.build(&|_| {}, |header, sections| {
             file::write(&mut image, header, sections).map_err(|e| IndexError::io(&path, "write", e))
         })?;
         NgramIndex::from_bytes(&path, Bytes::owned(&image))
@@ -205,6 +228,7 @@ impl IndexBuilder {
 
     fn build(
         self,
+        sorted: &(dyn Fn(usize) + Sync),
         write: impl FnOnce(&Header, &[Section<'_>]) -> Result<(), IndexError>,
     ) -> Result<(), IndexError> {
         let (bytes, passages) = (self.symbol_bytes(), self.num_passages());
@@ -235,11 +259,11 @@ impl IndexBuilder {
         ];
         match self.texts {
             Texts::Narrow(texts) => {
-                let parts = build_fields(texts, self.vocab_size, &self.options);
+                let parts = build_fields(texts, self.vocab_size, &self.options, sorted);
                 write(&header, &sections(&parts, globals))
             }
             Texts::Wide(texts) => {
-                let parts = build_fields(texts, self.vocab_size, &self.options);
+                let parts = build_fields(texts, self.vocab_size, &self.options, sorted);
                 write(&header, &sections(&parts, globals))
             }
         }
@@ -278,12 +302,13 @@ fn build_fields<T: Symbol>(
     [body, title]: [Text<T>; 2],
     vocab_size: usize,
     options: &IndexOptions,
+    sorted: &(dyn Fn(usize) + Sync),
 ) -> [FieldParts<T>; 2] {
     [(Field::Body, body), (Field::Title, title)].map(|(field, mut text)| {
         text.starts.push(text.symbols.len() as u32);
         text.symbols.extend([T::SEPARATOR; END_SEPARATORS]);
         text.symbols.shrink_to_fit();
-        let suffixes = sort_suffixes(&text.symbols, vocab_size, options.max_ngram_tokens);
+        let suffixes = sort_suffixes(&text.symbols, vocab_size, options.max_ngram_tokens, sorted);
         let tables = build_nodes(
             &text.symbols,
             &suffixes,

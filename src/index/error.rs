@@ -134,14 +134,6 @@ pub enum IndexError {
         /// The external id.
         id: String,
     },
-    /// A passage is deleted that is not there.
-    #[error("{path}: there is no passage {id}; remove it from the list of ids")]
-    UnknownId {
-        /// The index folder.
-        path: PathBuf,
-        /// The external id.
-        id: String,
-    },
     /// A list of passages could not be read.
     #[error("{path}: cannot read the ids")]
     Ids {

@@ -43,6 +43,8 @@
 //!   11  external ids, UTF-8, one after the other                      bytes
 //!   12  where the tokenizer was when the index was built, UTF-8       bytes
 //! ```
+//!
+//! Sections lie in the order of the table, zeros between them, nothing behind the last.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -83,6 +85,22 @@ pub(super) enum Kind {
     IdBytes = 11,
     TokenizerHint = 12,
 }
+
+/// Names of the kinds, from kind 1.
+const PARTS: [&str; 12] = [
+    "text",
+    "suffixes",
+    "passage starts",
+    "passage blocks",
+    "lists",
+    "list tokens",
+    "list ends",
+    "list children",
+    "list child counts",
+    "id ends",
+    "ids",
+    "tokenizer path",
+];
 
 /// The numbers of the header.
 #[derive(Clone, Copy, Debug)]
@@ -269,21 +287,40 @@ impl IndexFile {
             })
     }
 
+    /// Name, field and bytes of every section, in file order.
+    pub(super) fn parts(&self) -> impl Iterator<Item = (&'static str, Option<Field>, usize)> {
+        self.sections.iter().map(|entry| {
+            let name = PARTS.get(usize::from(entry.kind).wrapping_sub(1));
+            let field = [Field::Body, Field::Title]
+                .into_iter()
+                .find(|&field| field_number(Some(field)) == entry.field);
+            (name.copied().unwrap_or("unknown"), field, entry.range.len())
+        })
+    }
+
     /// Bytes of the file.
     pub(super) fn len(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Reads everything and compares it with the checksums.
+    /// Reads everything and compares it with the checksums; between sections there are only zeros.
     pub(super) fn verify(&self, path: &Path) -> Result<(), IndexError> {
+        let mut end = HEADER_BYTES + self.sections.len() * ENTRY_BYTES + 8;
         for entry in &self.sections {
-            if xxh3_64(&self.bytes[entry.range.clone()]) != entry.checksum {
-                let what = format!(
-                    "section {} of field {} does not match its checksum",
-                    entry.kind, entry.field
-                );
+            let what = || format!("section {} of field {}", entry.kind, entry.field);
+            let padding = self.bytes.get(end..entry.range.start);
+            if padding.is_none_or(|padding| padding.iter().any(|&byte| byte != 0)) {
+                let what = format!("no zeros before {}", what());
                 return Err(IndexError::damaged(path, what));
             }
+            if xxh3_64(&self.bytes[entry.range.clone()]) != entry.checksum {
+                let what = format!("{} does not match its checksum", what());
+                return Err(IndexError::damaged(path, what));
+            }
+            end = entry.range.end;
+        }
+        if end != self.bytes.len() {
+            return Err(IndexError::damaged(path, "bytes behind the last section"));
         }
         Ok(())
     }

@@ -385,8 +385,7 @@ mod tests {
             writer.add(builder).unwrap();
         }
         let deleted = draw(1, corpus.len(), 0.2);
-        let names: Vec<String> = deleted.iter().map(|p| format!("p{}", p.0)).collect();
-        writer.delete(names.iter().map(String::as_str)).unwrap();
+        writer.delete(&deleted).unwrap();
         let index = writer.index().unwrap();
         for share in [0.01, 0.3, 1.0] {
             let mut subset = draw(2, corpus.len(), share);

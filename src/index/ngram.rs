@@ -61,6 +61,19 @@ pub struct IndexStats {
     pub tokenizer_hint: String,
     /// Body and title.
     pub fields: Vec<FieldStats>,
+    /// What the bytes of the file are.
+    pub parts: Vec<PartStats>,
+}
+
+/// Bytes of one part of an index file.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct PartStats {
+    /// What it holds.
+    pub name: &'static str,
+    /// The field, if it belongs to one.
+    pub field: Option<Field>,
+    /// Its bytes.
+    pub bytes: usize,
 }
 
 /// Size and shape of one field of an index.
@@ -243,6 +256,12 @@ impl NgramIndex {
                     stored_continuations: data.slot_tokens.len(),
                 })
                 .collect(),
+            parts: self
+                .corpus
+                .file
+                .parts()
+                .map(|(name, field, bytes)| PartStats { name, field, bytes })
+                .collect(),
         }
     }
 }
@@ -324,29 +343,17 @@ impl SubstringIndex for NgramIndex {
 
     fn occurrences(&self, state: State, limit: usize, out: &mut Vec<Occurrence>) {
         out.clear();
-        let occurrence = |&position: &u32| {
-            let (passage, position) = self.data().locate(position)?;
-            Some(Occurrence {
-                passage,
-                position,
-                field: self.field,
-            })
-        };
-        let rows = match state.0 {
+        match &state.0 {
             Place::Once { position, .. } => {
-                out.extend([position].iter().take(limit).filter_map(occurrence));
-                return;
+                let rows = std::slice::from_ref(position);
+                self.data().occurrences(rows, self.field, limit, out);
             }
             Place::Node { start, end, .. }
             | Place::Slot { start, end, .. }
-            | Place::Rows { start, end, .. } => self.data().rows(start, end),
-        };
-        let mut positions = rows.to_vec();
-        if limit < positions.len() {
-            positions.select_nth_unstable(limit);
-            positions.truncate(limit);
+            | Place::Rows { start, end, .. } => {
+                let rows = self.data().rows(*start, *end);
+                self.data().occurrences(rows, self.field, limit, out);
+            }
         }
-        positions.sort_unstable();
-        out.extend(positions.iter().filter_map(occurrence));
     }
 }

@@ -9,7 +9,7 @@ use super::file::{Header, IndexFile, Kind};
 use super::nodes::{NodeTables, run_end};
 use super::storage::{View, prefetch};
 use super::suffix::Symbol;
-use super::{BLOCK_TOKENS, Continuations, Field, SharedRow};
+use super::{BLOCK_TOKENS, Continuations, Field, Occurrence, SharedRow};
 use crate::types::{PassageIdx, TokenId};
 
 /// States whose reads are issued together.
@@ -436,9 +436,47 @@ impl FieldData {
         }
     }
 
-    /// Passage and offset of a position.
-    pub(super) fn locate(&self, position: u32) -> Option<(PassageIdx, u32)> {
-        let mut passage = *self.blocks.get(position as usize / BLOCK_TOKENS)? as usize;
+    /// Appends the first `limit` of `rows` in text order to `out`.
+    pub(super) fn occurrences(
+        &self,
+        rows: &[u32],
+        field: Field,
+        limit: usize,
+        out: &mut Vec<Occurrence>,
+    ) {
+        let mut positions = rows.to_vec();
+        if limit < positions.len() {
+            positions.select_nth_unstable(limit);
+            positions.truncate(limit);
+        }
+        positions.sort_unstable();
+        out.reserve(positions.len());
+        // All look-ups of a batch in one table before those in the next, so that they overlap.
+        let mut passages = [None; BATCH];
+        for positions in positions.chunks(BATCH) {
+            for (passage, &position) in passages.iter_mut().zip(positions) {
+                *passage = self.blocks.get(position as usize / BLOCK_TOKENS);
+                if let Some(&passage) = *passage {
+                    prefetch(&self.starts, passage as usize + 1);
+                }
+            }
+            for (passage, &position) in passages.iter().zip(positions) {
+                let found = passage.and_then(|&passage| self.locate(passage, position));
+                out.extend(found.map(|(passage, position)| Occurrence {
+                    passage,
+                    position,
+                    field,
+                }));
+            }
+        }
+    }
+
+    /// Passage and offset of a position that lies in `passage` or behind it.
+    #[inline(always)]
+    fn locate(&self, passage: u32, position: u32) -> Option<(PassageIdx, u32)> {
+        let mut passage = passage as usize;
+        // Most blocks lie in one passage or two: the first step without a branch.
+        passage += usize::from(*self.starts.get(passage + 1)? <= position);
         while *self.starts.get(passage + 1)? <= position {
             passage += 1;
         }

@@ -70,8 +70,13 @@ impl Symbol for u32 {
 /// The positions of all tokens of `text`, separators left out, ordered by their first `depth` tokens.
 ///
 /// `text` ends with at least `PER_KEY` separators and is shorter than 2^32; its tokens are below
-/// `vocab_size`.
-pub(super) fn sort_suffixes<T: Symbol>(text: &[T], vocab_size: usize, depth: usize) -> Vec<u32> {
+/// `vocab_size`. `sorted` is told from time to time, by any thread, how many more are in their place.
+pub(super) fn sort_suffixes<T: Symbol>(
+    text: &[T],
+    vocab_size: usize,
+    depth: usize,
+    sorted: &(dyn Fn(usize) + Sync),
+) -> Vec<u32> {
     let (mut suffixes, starts) = bucket_by_first(text, vocab_size);
     let mut buckets: Vec<&mut [u32]> = Vec::with_capacity(vocab_size);
     let mut rest = &mut suffixes[..];
@@ -87,6 +92,7 @@ pub(super) fn sort_suffixes<T: Symbol>(text: &[T], vocab_size: usize, depth: usi
     buckets.into_par_iter().with_max_len(1).for_each(|bucket| {
         let mut keyed = Vec::with_capacity(bucket.len());
         sort_bucket(text, bucket, 1, depth, &mut keyed);
+        sorted(bucket.len());
     });
     suffixes
 }
@@ -232,8 +238,14 @@ mod tests {
             // A depth of a multiple of the key's symbols plus one is sorted to exactly that depth.
             for depth in [5, 9, 33] {
                 let expected = naive(&text, depth);
-                assert_eq!(sort_suffixes(&text, vocab as usize, depth), expected);
-                assert_eq!(sort_suffixes(&narrow, vocab as usize, depth), expected);
+                assert_eq!(
+                    sort_suffixes(&text, vocab as usize, depth, &|_| {}),
+                    expected
+                );
+                assert_eq!(
+                    sort_suffixes(&narrow, vocab as usize, depth, &|_| {}),
+                    expected
+                );
             }
         }
     }

@@ -355,7 +355,7 @@ impl Task<'_> {
         Ok(CellRow {
             schema: record::SCHEMA,
             name: config.name.clone(),
-            family: plan.spec.model.family().name().into(),
+            family: model.family().name().into(),
             retriever: super::GENERATIVE.into(),
             genret: crate::experiment::VERSION.into(),
             model: plan.id(),

@@ -23,7 +23,7 @@ mod options;
 
 pub use options::{LearningRate, Schedule, TrainOptions, kaplan_learning_rate};
 
-use optimizer::AdamW;
+pub use optimizer::{AdamW, Gradients};
 
 /// Why training stopped.
 #[derive(Debug, thiserror::Error)]
@@ -404,9 +404,9 @@ fn loss_and_gradients(
     model: &Model,
     batch: &[&Example],
     micro_batch_size: usize,
-) -> Result<(f64, optimizer::Gradients), TrainError> {
+) -> Result<(f64, Gradients), TrainError> {
     let targets: usize = batch.iter().map(|e| e.target.len()).sum();
-    let mut gradients = optimizer::Gradients::default();
+    let mut gradients = Gradients::default();
     let mut loss_sum = 0.0;
     for micro in batch.chunks(micro_batch_size) {
         let loss = micro_loss(model, micro)?;

@@ -15,13 +15,13 @@ use crate::model::{checkpoint, parameters};
 
 /// Gradients by parameter name, flat.
 #[derive(Default)]
-pub(super) struct Gradients {
+pub struct Gradients {
     by_name: BTreeMap<String, Tensor<1>>,
 }
 
 impl Gradients {
     /// Adds the gradients of one backward pass through `model`.
-    pub(super) fn add<M: Module>(&mut self, model: &M, graph: Graph) {
+    pub fn add<M: Module>(&mut self, model: &M, graph: Graph) {
         for (name, gradient) in parameters::gradients(model, graph) {
             let sum = match self.by_name.remove(&name) {
                 Some(sum) => sum + gradient,
@@ -32,21 +32,22 @@ impl Gradients {
     }
 
     /// Euclidean norm over all parameters, summed in the order of their names.
-    pub(super) fn norm(&self) -> f64 {
+    pub fn norm(&self) -> f64 {
         let sum: f64 = self.by_name.values().map(kernels::squared_norm).sum();
         sum.sqrt()
     }
 }
 
 /// First and second moments by parameter name, and the number of updates.
-pub(super) struct AdamW {
+pub struct AdamW {
     options: TrainOptions,
     moments: BTreeMap<String, Moments<1>>,
     steps: u32,
 }
 
 impl AdamW {
-    pub(super) fn new(options: &TrainOptions) -> Self {
+    /// No moments yet; the constants of `options`.
+    pub fn new(options: &TrainOptions) -> Self {
         Self {
             options: options.clone(),
             moments: BTreeMap::new(),
@@ -54,8 +55,9 @@ impl AdamW {
         }
     }
 
-    /// Updates every parameter that has a gradient; gradients are scaled down to `clip_norm`.
-    pub(super) fn step<M: Module>(
+    /// Updates every parameter that has a gradient; gradients, of norm `grad_norm`, are scaled down to
+    /// `clip_norm`.
+    pub fn step<M: Module>(
         &mut self,
         model: M,
         mut gradients: Gradients,

@@ -190,11 +190,11 @@ fn cached_decoding_equals_the_whole_pass() {
                 .decode(&memory, &fixture.model.encode(&memory), &batch);
             let whole = checkpoint::values(fixture.model.logits(hidden));
             let prompts: Vec<&[TokenId]> = prompts.iter().map(|p| &p[..]).collect();
-            let (mut state, mut logits) = fixture.model.start(&prompts, 8).unwrap();
+            let (mut state, mut hidden) = fixture.model.start(&prompts, 8).unwrap();
             // Which example each hypothesis follows; those that have ended are dropped.
             let mut order: Vec<usize> = vec![0, 1, 2];
             for step in 0..9 {
-                let got = checkpoint::values(logits);
+                let got = checkpoint::values(fixture.model.logits(hidden));
                 for (got, &row) in got.chunks(vocab).zip(&order) {
                     let expected = &whole[(row * batch.seq + step) * vocab..][..vocab];
                     let difference = largest_difference(got, expected);
@@ -214,7 +214,7 @@ fn cached_decoding_equals_the_whole_pass() {
                 };
                 order = parents.iter().map(|&p| order[p]).collect();
                 let last: Vec<TokenId> = order.iter().map(|&row| inputs[row][step + 1]).collect();
-                logits = fixture.model.step(&mut state, &parents, &last).unwrap();
+                hidden = fixture.model.step(&mut state, &parents, &last).unwrap();
             }
         },
         &Device::flex(),

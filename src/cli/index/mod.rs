@@ -4,6 +4,8 @@ mod query;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand, ValueEnum};
@@ -15,7 +17,7 @@ use super::table::say;
 use crate::data::Corpus;
 use crate::data::example::corpus_tokens;
 use crate::index::{
-    Field, IndexBuilder, IndexError, IndexOptions, IndexStats, LiveIndex, LiveWriter,
+    Field, IndexBuilder, IndexError, IndexOptions, IndexStats, LiveIndex, LiveWriter, PassageSet,
 };
 use crate::tokenizer::Tokenizer;
 
@@ -170,16 +172,56 @@ fn build(args: &BuildArgs) -> Result<()> {
     };
     let hint = args.tokenizer.display().to_string();
     let (vocab, fingerprint) = (tokenizer.vocab_size(), tokenizer.fingerprint());
+    let begun = Instant::now();
+    // Everything that can fail for want of good input comes before a folder is made.
+    let builder = IndexBuilder::new(vocab, fingerprint, &hint, options)?;
+    let builder = push_corpus(builder, &tokenizer, &args.corpus)?;
     if args.live {
-        // Everything that can fail for want of good input comes before the folder is made.
-        let builder = IndexBuilder::new(vocab, fingerprint, &hint, options)?;
-        let builder = push_corpus(builder, &tokenizer, &args.corpus)?;
-        LiveWriter::create(&args.out, vocab, fingerprint, &hint, options)?.add(builder)?;
+        let mut writer = LiveWriter::create(&args.out, vocab, fingerprint, &hint, options)?;
+        sorting(builder, |builder, sorted| {
+            writer.add_showing(builder, sorted)
+        })?;
     } else {
-        let builder = IndexBuilder::new(vocab, fingerprint, &hint, options)?;
-        push_corpus(builder, &tokenizer, &args.corpus)?.write(&args.out)?;
+        sorting(builder, |builder, sorted| {
+            builder.write_showing(&args.out, sorted)
+        })?;
+    }
+    eprint!("built in {:.1} s", begun.elapsed().as_secs_f64());
+    match peak_bytes() {
+        Some(bytes) => eprintln!(", {} MB of memory at most, corpus included", bytes >> 20),
+        None => eprintln!(),
     }
     summary(&args.out)
+}
+
+/// The most memory that this process has held, where the system tells.
+fn peak_bytes() -> Option<usize> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kilobytes: usize = line.split_whitespace().next()?.parse().ok()?;
+    Some(kilobytes * 1024)
+}
+
+/// Runs what sorts the n-grams of `builder` and shows how far it is.
+fn sorting(
+    builder: IndexBuilder,
+    run: impl FnOnce(IndexBuilder, &(dyn Fn(usize) + Sync)) -> Result<(), IndexError>,
+) -> Result<(), IndexError> {
+    let total = builder.num_tokens() as u64;
+    let progress = Mutex::new((0, Progress::new("sorting", total)));
+    let result = run(builder, &|more| {
+        let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
+        progress.0 += more as u64;
+        let (done, progress) = &mut *progress;
+        progress.at(*done, "tokens");
+    });
+    let (_, progress) = progress
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner);
+    progress.finish();
+    result
 }
 
 /// Tokenises a corpus into `builder`.
@@ -199,7 +241,6 @@ fn push_corpus(
         progress.at(builder.num_passages() as u64, "passages");
     }
     progress.finish();
-    eprintln!("sorting the n-grams of {} passages", builder.num_passages());
     Ok(builder)
 }
 
@@ -208,15 +249,16 @@ fn add(args: &AddArgs) -> Result<()> {
     let mut writer = LiveWriter::open(&args.index)?;
     writer.index()?.check_tokenizer(tokenizer.fingerprint())?;
     let builder = push_corpus(writer.builder()?, &tokenizer, &args.corpus)?;
-    writer.add(builder)?;
+    sorting(builder, |builder, sorted| {
+        writer.add_showing(builder, sorted)
+    })?;
     summary(&args.index)
 }
 
 fn delete(args: &DeleteArgs) -> Result<()> {
-    let ids = fs::read_to_string(&args.ids)
-        .with_context(|| format!("{}: cannot read the ids", args.ids.display()))?;
-    let ids = ids.lines().map(str::trim).filter(|id| !id.is_empty());
-    LiveWriter::open(&args.index)?.delete(ids)?;
+    let mut writer = LiveWriter::open(&args.index)?;
+    let passages = PassageSet::read(&args.ids, &writer.index()?)?;
+    writer.delete(&passages)?;
     summary(&args.index)
 }
 
@@ -288,6 +330,14 @@ fn print_segment(stats: &IndexStats) -> Result<()> {
     say!("  size             {} bytes", stats.file_bytes);
     if let Some(bits) = stats.bits_per_token {
         say!("  bits per token   {bits:.2}");
+    }
+    for part in &stats.parts {
+        let field = match part.field {
+            Some(Field::Body) => "body",
+            Some(Field::Title) => "title",
+            None => "",
+        };
+        say!("    {:<17} {field:<5} {} bytes", part.name, part.bytes);
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use crate::index::tests::naive_index::NaiveIndex;
 use crate::index::tests::{Passages, compare, passages, temporary};
 use crate::index::{
     Continuations, Field, IndexBuilder, IndexError, IndexOptions, LiveIndex, LiveWriter,
-    SubstringIndex,
+    PassageSet, SubstringIndex,
 };
 use crate::rng::stream;
 use crate::types::{PassageIdx, TokenId};
@@ -39,6 +39,15 @@ fn add(writer: &mut LiveWriter, passages: &Passages, first: usize) -> Result<(),
         builder.push(&format!("p{}", first + i), title, body)?;
     }
     writer.add(builder)
+}
+
+/// Deletes the passages with these ids, which are there.
+fn delete(writer: &mut LiveWriter, ids: &[String]) {
+    let index = writer.index().unwrap();
+    let wanted = |passage: &PassageIdx| ids.iter().any(|id| id == index.doc_id(*passage));
+    let passages: PassageSet = index.passages().filter(wanted).collect();
+    assert_eq!(passages.len(), ids.len());
+    writer.delete(&passages).unwrap();
 }
 
 /// Compares with a naive index in which deleted passages are empty.
@@ -91,7 +100,7 @@ fn equals_the_naive_index_through_all_changes() {
                         }
                         !goes
                     });
-                    writer.delete(ids.iter().map(String::as_str)).unwrap();
+                    delete(&mut writer, &ids);
                 }
                 _ => {
                     writer.merge().unwrap();
@@ -115,7 +124,7 @@ fn what_only_deleted_passages_say_is_gone() {
     let corpus: Passages = vec![(vec![], tokens(&[1, 2, 3])), (vec![], tokens(&[1, 2, 4]))];
     add(&mut writer, &corpus, 0).unwrap();
     let before = LiveIndex::open(&folder).unwrap();
-    writer.delete(["p1"]).unwrap();
+    delete(&mut writer, &["p1".into()]);
     let after = LiveIndex::open(&folder).unwrap();
     assert_eq!(
         before.ngram_count(&tokens(&[1, 2])),
@@ -152,8 +161,6 @@ fn wrong_changes_are_refused_and_change_nothing() {
         add(&mut writer, &corpus, 3),
         Err(IndexError::DuplicateId { .. })
     ));
-    let missing = writer.delete(["p0", "nobody"]);
-    assert!(matches!(missing, Err(IndexError::UnknownId { id, .. }) if id == "nobody"));
     assert!(matches!(
         LiveWriter::open(&folder),
         Err(IndexError::Locked { .. })
@@ -188,7 +195,7 @@ fn a_crash_leaves_the_old_index() {
         .collect();
     names.sort();
     assert_eq!(names, ["index.json", "lock", "segment-1.idx"]);
-    writer.delete(["p0"]).unwrap();
+    delete(&mut writer, &["p0".into()]);
     assert!(LiveIndex::open(&folder).unwrap().num_tokens() < before);
     fs::remove_dir_all(&folder).unwrap();
 }
@@ -198,7 +205,7 @@ fn a_damaged_manifest_is_refused() {
     let folder = folder("damaged");
     let mut writer = create(&folder);
     add(&mut writer, &passages(1, 100, 9, VOCAB as u32, 0), 0).unwrap();
-    writer.delete(["p0"]).unwrap();
+    delete(&mut writer, &["p0".into()]);
     drop(writer);
     let path = folder.join("index.json");
     let text = fs::read_to_string(&path).unwrap();
@@ -224,5 +231,88 @@ fn a_damaged_manifest_is_refused() {
             .unwrap()
             .contains("not a manifest")
     );
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+/// Step `step` of a history of changes: to the writer, if there is one, and to the list of what lives.
+fn change(step: u64, writer: Option<&mut LiveWriter>, live: &mut Numbered) {
+    let mut rng = stream(step, "history", &[]);
+    if step % 7 == 6 {
+        if let Some(writer) = writer {
+            writer.merge().unwrap();
+        }
+    } else if step % 3 == 2 {
+        let goes: Vec<usize> = live.iter().map(|(number, _)| *number).collect();
+        let goes: Vec<usize> = goes.into_iter().filter(|_| rng.random_bool(0.3)).collect();
+        let ids: Vec<String> = goes.iter().map(|number| format!("p{number}")).collect();
+        if let Some(writer) = writer {
+            delete(writer, &ids);
+        }
+        live.retain(|(number, _)| !goes.contains(number));
+    } else {
+        let new = passages(step, rng.random_range(1..200), 12, VOCAB as u32, 0);
+        let first = step as usize * 1000;
+        if let Some(writer) = writer {
+            add(writer, &new, first).unwrap();
+        }
+        live.extend((first..).zip(new));
+    }
+}
+
+/// Not a test: the process that `a_writer_killed_at_any_moment` kills.
+#[test]
+#[ignore = "started and killed by another test"]
+fn writes_until_killed() {
+    let Some(folder) = std::env::var_os("GENRET_TEST_KILL") else {
+        return;
+    };
+    let mut writer = LiveWriter::open(Path::new(&folder)).unwrap();
+    let mut live = vec![];
+    let done = super::Manifest::read(Path::new(&folder))
+        .unwrap()
+        .generation;
+    (0..done).for_each(|step| change(step, None, &mut live));
+    for step in done.. {
+        change(step, Some(&mut writer), &mut live);
+    }
+}
+
+#[test]
+fn a_writer_killed_at_any_moment_leaves_a_whole_number_of_changes() {
+    let folder = folder("killed");
+    drop(create(&folder));
+    let mut rng = stream(0, "kill", &[]);
+    let mut generations = vec![];
+    for round in 0..40 {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "index::live::tests::writes_until_killed",
+                "--ignored",
+            ])
+            .env("GENRET_TEST_KILL", &folder)
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(std::time::Duration::from_micros(
+            rng.random_range(2_000..60_000),
+        ));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let index = LiveIndex::open(&folder).unwrap();
+        index.verify().unwrap();
+        let generation = super::Manifest::read(&folder).unwrap().generation;
+        let mut live = vec![];
+        (0..generation).for_each(|step| change(step, None, &mut live));
+        if round % 4 == 0 {
+            check(&index, &live, round);
+        } else {
+            let ids: Vec<&str> = index.passages().map(|p| index.doc_id(p)).collect();
+            let expected: Vec<String> = live.iter().map(|(n, _)| format!("p{n}")).collect();
+            assert_eq!(ids, expected);
+        }
+        generations.push(generation);
+    }
+    assert!(generations.last() > generations.first(), "{generations:?}");
     fs::remove_dir_all(&folder).unwrap();
 }

@@ -4,11 +4,13 @@ use std::fs::{self, File, TryLockError};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashSet;
 
 use super::manifest::{FORMAT, MANIFEST, Manifest, SegmentEntry};
 use super::{LiveIndex, MAX_SEGMENTS};
-use crate::index::{Field, IndexBuilder, IndexError, IndexOptions, NgramIndex, SubstringIndex};
+use crate::index::{
+    Field, IndexBuilder, IndexError, IndexOptions, NgramIndex, PassageSet, SubstringIndex,
+};
 use crate::types::PassageIdx;
 
 /// Name of the file that is locked.
@@ -110,6 +112,18 @@ impl LiveWriter {
     /// # Errors
     /// [`IndexError::DuplicateId`] if a passage with the same id is there or comes twice.
     pub fn add(&mut self, builder: IndexBuilder) -> Result<(), IndexError> {
+        self.add_showing(builder, &|_| {})
+    }
+
+    /// As [`add`](Self::add), with the progress of [`IndexBuilder::write_showing`].
+    ///
+    /// # Errors
+    /// As [`add`](Self::add).
+    pub fn add_showing(
+        &mut self,
+        builder: IndexBuilder,
+        sorted: &(dyn Fn(usize) + Sync),
+    ) -> Result<(), IndexError> {
         self.check_ids(&builder)?;
         if builder.num_passages() == 0 {
             return Ok(());
@@ -117,7 +131,7 @@ impl LiveWriter {
         let mut next = self.manifest.clone();
         next.generation += 1;
         let file = format!("segment-{}.idx", next.generation);
-        builder.write(&self.folder.join(&file))?;
+        builder.write_showing(&self.folder.join(&file), sorted)?;
         next.segments.push(SegmentEntry {
             file,
             deleted: vec![],
@@ -127,42 +141,36 @@ impl LiveWriter {
 
     /// Fails if an id of `builder` is there or comes twice.
     fn check_ids(&self, builder: &IndexBuilder) -> Result<(), IndexError> {
-        let index = self.index()?;
-        let mut ids: HashSet<&str> = index.passages().map(|p| index.doc_id(p)).collect();
-        match builder.ids().find(|&id| !ids.insert(id)) {
-            Some(id) => Err(IndexError::DuplicateId {
-                path: self.folder.clone(),
-                id: id.into(),
-            }),
-            None => Ok(()),
+        let duplicate = |id: &str| IndexError::DuplicateId {
+            path: self.folder.clone(),
+            id: id.into(),
+        };
+        let mut new: HashSet<&str> = HashSet::new();
+        if let Some(id) = builder.ids().find(|&id| !new.insert(id)) {
+            return Err(duplicate(id));
         }
+        let index = self.index()?;
+        let mut there = index.passages().map(|passage| index.doc_id(passage));
+        there
+            .find(|id| new.contains(id))
+            .map_or(Ok(()), |id| Err(duplicate(id)))
     }
 
-    /// Deletes the passages with these external ids.
+    /// Deletes `passages`; those that are not there are left out.
     ///
     /// # Errors
-    /// [`IndexError::UnknownId`] if one is not there; nothing is deleted then.
-    pub fn delete<'a>(&mut self, ids: impl IntoIterator<Item = &'a str>) -> Result<(), IndexError> {
+    /// [`IndexError::Io`] if the folder cannot be written; nothing is deleted then.
+    pub fn delete(&mut self, passages: &PassageSet) -> Result<(), IndexError> {
         let index = self.index()?;
-        let known: HashMap<&str, PassageIdx> =
-            index.passages().map(|p| (index.doc_id(p), p)).collect();
         let mut next = self.manifest.clone();
-        for id in ids {
-            let unknown = || IndexError::UnknownId {
-                path: self.folder.clone(),
-                id: id.into(),
-            };
-            let passage = *known.get(id).ok_or_else(unknown)?;
-            let at = index
-                .segments
-                .partition_point(|s| s.first <= passage.index())
-                - 1;
-            let inner = passage.0 - index.segments[at].first as u32;
-            next.segments[at].deleted.push(inner);
-        }
-        for segment in &mut next.segments {
-            segment.deleted.sort_unstable();
-            segment.deleted.dedup();
+        for (entry, segment) in next.segments.iter_mut().zip(&index.segments) {
+            let range = segment.first..segment.first + segment.index.num_passages();
+            let inner = passages
+                .iter_range(range)
+                .map(|passage| passage.0 - segment.first as u32);
+            entry.deleted.extend(inner);
+            entry.deleted.sort_unstable();
+            entry.deleted.dedup();
         }
         next.generation += 1;
         self.commit(next)

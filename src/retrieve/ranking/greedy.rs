@@ -253,9 +253,9 @@ impl PrefixTree {
         self.nodes.len() == 1
     }
 
-    /// Where the n-grams occur in `tokens`, added to `others`, all in the order of places.
+    /// Where the n-grams occur in `tokens`, together with `others`, all in the order of places.
     ///
-    /// `places` is replaced; `found` is a buffer.
+    /// They are added to the end of `places`; `found` is a buffer.
     pub(super) fn find(
         &self,
         tokens: &[TokenId],
@@ -284,7 +284,6 @@ impl PrefixTree {
                     .unwrap_or(0);
             }
         }
-        places.clear();
         let mut others = others.iter().copied().peekable();
         for (&ngram, positions) in self.numbers.iter().zip(found.iter()) {
             if !positions.is_empty() {
@@ -345,6 +344,7 @@ mod tests {
         let others = list(&[(1, 7), (3, 0), (9, 1)]);
         let (mut found, mut places) = (vec![], vec![]);
         for _ in 0..2 {
+            places.clear();
             tree.find(&ids("xabab"), &others, &mut found, &mut places);
             let all = [
                 (0, 1),

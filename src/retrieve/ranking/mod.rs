@@ -144,6 +144,9 @@ impl RankingOptions {
     }
 }
 
+/// Passages that one thread scores before it takes others.
+const SCORED_TOGETHER: usize = 2048;
+
 /// Passages that one thread rescores before it takes others.
 const RESCORED_TOGETHER: usize = 128;
 
@@ -243,15 +246,22 @@ impl<'a, I: SubstringIndex> NgramRanker<'a, I> {
                 .map_or(0.0, |c| weighted[c.ngram as usize].weight);
             (1.0 - options.best_ngram_share) * sum + options.best_ngram_share * best
         };
-        let mut best: Vec<(f64, PassageIdx, usize)> = (0..nominated.passages.len())
-            .map(|i| {
-                (
-                    score(&mut greedy, nominated.places(i)),
-                    nominated.passages[i],
-                    i,
-                )
-            })
-            .collect();
+        let first_scores = |(part, passages): (usize, &[PassageIdx])| {
+            let mut greedy = greedy.clone();
+            let slots = (part * SCORED_TOGETHER..).zip(passages);
+            let scored = slots.map(|(i, &passage)| {
+                let score = score(&mut greedy, nominated.places(i));
+                (score, passage, i)
+            });
+            scored.collect::<Vec<_>>()
+        };
+        let mut best: Vec<(f64, PassageIdx, usize)> = nominated
+            .passages
+            .par_chunks(SCORED_TOGETHER)
+            .enumerate()
+            .map(first_scores)
+            .collect::<Vec<_>>()
+            .concat();
         let order = |a: &(f64, PassageIdx, usize), b: &(f64, PassageIdx, usize)| {
             b.0.total_cmp(&a.0).then(a.1.cmp(&b.1))
         };
@@ -264,25 +274,29 @@ impl<'a, I: SubstringIndex> NgramRanker<'a, I> {
         let frequent = PrefixTree::new(frequent.map(|(i, n)| (i, n.tokens)));
         if !frequent.is_empty() {
             // Passages do not depend on each other; each part has buffers of its own.
-            let rescored: Vec<Vec<(f64, Vec<Place>)>> = best
-                .par_chunks(RESCORED_TOGETHER)
-                .map(|part| {
-                    let mut greedy = greedy.clone();
-                    let (mut tokens, mut found) = (vec![], vec![]);
-                    let rescore = |(_, passage, i): &(f64, PassageIdx, usize)| {
-                        let mut places = vec![];
-                        self.index.passage_tokens(*passage, &mut tokens);
-                        frequent.find(&tokens, nominated.places(*i), &mut found, &mut places);
-                        (score(&mut greedy, &places), places)
-                    };
-                    part.iter().map(rescore).collect()
-                })
-                .collect();
-            let rescored = rescored.into_iter().flatten();
-            for ((old, passage, i), (new, places)) in best.iter_mut().zip(rescored) {
-                *old = new;
-                // Kept for the evidence of the passages that are returned.
-                *i = nominated.push(*passage, &places);
+            let rescore = |part: &[(f64, PassageIdx, usize)]| {
+                let mut greedy = greedy.clone();
+                let (mut tokens, mut found) = (vec![], vec![]);
+                let mut rescored = Nominated::default();
+                let mut scores = Vec::with_capacity(part.len());
+                for (_, passage, i) in part {
+                    self.index.passage_tokens(*passage, &mut tokens);
+                    let places = &mut rescored.places;
+                    frequent.find(&tokens, nominated.places(*i), &mut found, places);
+                    rescored.end(*passage);
+                    scores.push(score(&mut greedy, rescored.places(scores.len())));
+                }
+                (scores, rescored)
+            };
+            let parts: Vec<(Vec<f64>, Nominated)> =
+                best.par_chunks(RESCORED_TOGETHER).map(rescore).collect();
+            for (part, (scores, rescored)) in best.chunks_mut(RESCORED_TOGETHER).zip(&parts) {
+                for (nth, (old, passage, i)) in part.iter_mut().enumerate() {
+                    *old = scores[nth];
+                    // Kept for the evidence of the passages that are returned.
+                    nominated.places.extend_from_slice(rescored.places(nth));
+                    *i = nominated.end(*passage);
+                }
             }
         }
         if best.len() > k {
@@ -391,6 +405,16 @@ struct Nominated {
     places: Vec<Place>,
 }
 
+impl Default for Nominated {
+    fn default() -> Self {
+        Self {
+            passages: vec![],
+            starts: vec![0],
+            places: vec![],
+        }
+    }
+}
+
 impl Nominated {
     /// Brings places of the same passage (an index into `passages`) together, keeping their order.
     fn group(passages: Vec<PassageIdx>, found: &[(u32, Place)]) -> Self {
@@ -421,9 +445,9 @@ impl Nominated {
         }
     }
 
-    fn push(&mut self, passage: PassageIdx, places: &[Place]) -> usize {
+    /// The places added since the last passage are those of `passage`; returns its slot.
+    fn end(&mut self, passage: PassageIdx) -> usize {
         self.passages.push(passage);
-        self.places.extend_from_slice(places);
         self.starts.push(self.places.len());
         self.passages.len() - 1
     }

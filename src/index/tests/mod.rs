@@ -1,7 +1,10 @@
 //! The index against its naive twin, and against damaged files.
 
-#[path = "../../tests/common/naive_index.rs"]
+#[path = "../../../tests/common/naive_index.rs"]
 pub(in crate::index) mod naive_index;
+
+mod fuzz;
+mod random;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -118,6 +121,9 @@ pub(in crate::index) fn compare<I: SubstringIndex>(
             let (row, naive_row) = (found.row(i), expected.row(i));
             assert_eq!(row.tokens, naive_row.tokens, "{ngram:?}");
             assert!(row.counts().eq(naive_row.counts()), "{ngram:?}");
+            let mut counts = vec![];
+            row.extend_counts(&mut counts);
+            assert!(row.counts().eq(counts.iter().map(|&count| count as usize)));
             for (nth, &token) in row.tokens.iter().enumerate() {
                 let child = row.state(nth);
                 assert_eq!(row.count(nth), naive_row.count(nth), "{ngram:?} {token:?}");
@@ -239,6 +245,43 @@ fn reused_buffers_and_batches_change_nothing() {
 }
 
 #[test]
+fn masks_and_best_continuations_are_those_of_the_rows() {
+    let corpus = passages(9, 3000, 40, 70, 0);
+    let index = build(&corpus, 77, 20, 30);
+    let mut out = Continuations::default();
+    index.continuations(&[index.root()], &mut out);
+    let states: Vec<State> = (0..40).map(|nth| out.row(0).state(nth)).collect();
+    index.continuations(&states, &mut out);
+    let mut masks = vec![7];
+    out.mask_rows(77, &mut masks);
+    assert_eq!(masks.len(), 40 * 3);
+    let mut rng = stream(1, "logits", &[]);
+    let mut best = vec![];
+    for (row, mask) in out.iter().zip(masks.chunks(3)) {
+        for token in 0..96 {
+            let allowed = row.tokens.contains(&TokenId(token));
+            assert_eq!(mask[token as usize / 32] >> (token % 32) & 1 == 1, allowed);
+        }
+        // Few different values, so that there are ties.
+        let logits: Vec<f32> = (0..77).map(|_| rng.random_range(-3..9) as f32).collect();
+        for limit in [0, 1, 2, 5, 31, 32, 33, 100] {
+            for least in [f32::NEG_INFINITY, 2.0, 100.0] {
+                let logit = |nth: u32| logits[row.tokens[nth as usize].index()];
+                let mut expected: Vec<u32> = (0..row.tokens.len() as u32)
+                    .filter(|&nth| logit(nth) > least)
+                    .collect();
+                expected.sort_by(|&a, &b| logit(b).total_cmp(&logit(a)));
+                expected.truncate(limit);
+                row.best(&logits, least, limit, &mut best);
+                assert_eq!(best, expected);
+            }
+        }
+    }
+    Continuations::<State>::new().mask_rows(77, &mut masks);
+    assert!(masks.is_empty());
+}
+
+#[test]
 fn wrong_input_is_refused() {
     let options = IndexOptions::default();
     let mut builder = IndexBuilder::new(10, 0, "", options).unwrap();
@@ -357,6 +400,26 @@ fn the_format_is_that_of_version_one() {
     fs::remove_file(&path).unwrap();
     if cfg!(target_endian = "little") {
         assert_eq!(xxh3_64(&image), 13_162_545_058_123_985_592);
+    }
+}
+
+/// A file of version 1, kept since that version, opens and says what it said.
+#[test]
+fn a_kept_file_of_version_one_opens() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/index-v1.idx");
+    match NgramIndex::open(&path) {
+        Ok(index) => {
+            index.verify().unwrap();
+            let corpus = passages(1, 300, 20, 9, 0);
+            for field in [Field::Body, Field::Title] {
+                let naive = naive(&corpus, field, 9, 8);
+                compare(&index.with_field(field), &naive, 1, 20);
+            }
+        }
+        Err(error) => {
+            assert!(matches!(error, IndexError::ByteOrder { .. }), "{error}");
+            assert!(error.to_string().contains("genret index build"));
+        }
     }
 }
 
