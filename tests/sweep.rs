@@ -238,7 +238,7 @@ fn two_sweeps_of_one_folder_share_the_work() {
 #[test]
 fn a_training_that_is_asked_to_stop_goes_on_where_it_was() {
     let folder = folder("train");
-    let train = "train --config tiny.toml --set model.size=s0.02m --set train.epochs=60";
+    let train = "train --config tiny.toml --set model.size=s0.02m --set train.epochs=15";
     let mut run = quiet(command(&folder, train));
     wait_for("a step", 120, || steps(&folder).last() > Some(&3));
     signal("-USR1", u64::from(run.id()));
@@ -278,7 +278,7 @@ fn a_slurm_array_with_a_task_queued_again_ends_with_the_same_rows() {
         );
         return;
     }
-    let set = " --set train.epochs=100";
+    let set = " --set train.epochs=30";
     let expected = expected("before-slurm", set);
     let folder = folder("slurm");
     let options = "--set executor.slurm.cpus=1 --set executor.slurm.time=\"0:10:00\" \
