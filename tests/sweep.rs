@@ -310,10 +310,11 @@ fn a_slurm_array_with_a_task_queued_again_ends_with_the_same_rows() {
     wait_for("the task in the queue again", 60, || {
         slurm_says(&format!("squeue -h -j {task} -o %T")) == "PENDING"
     });
-    // Slurm lets a task rest for two minutes before it runs again.
-    slurm_says(&format!("scontrol update JobId={task} StartTime=now"));
     let report = folder.join("out/report/cgl/scaling.md");
-    wait_for("the fit", 300, || {
+    wait_for("the fit", 600, || {
+        std::thread::sleep(Duration::from_secs(1));
+        // Slurm lets a task rest for two minutes before it runs again; a running one is left alone.
+        slurm_says(&format!("scontrol update JobId={task} StartTime=now"));
         slurm_says(&format!("squeue -h -j {array},{fit} -o %i")).is_empty()
     });
     let logs = slurm_says(&format!(
