@@ -239,6 +239,8 @@ pub struct SweepOptions {
     pub beams: Vec<usize>,
     /// Seeds; each is added to the configuration's.
     pub seeds: Vec<u64>,
+    /// Sizes that no law is fitted to: they are run, predicted and drawn hollow.
+    pub hold_out: Vec<String>,
 }
 
 impl Default for SweepOptions {
@@ -248,6 +250,7 @@ impl Default for SweepOptions {
             fractions: vec![1.0],
             beams: vec![10],
             seeds: vec![0],
+            hold_out: vec![],
         }
     }
 }
@@ -351,6 +354,13 @@ impl Config {
         }
         if self.sweep.beams.contains(&0) {
             return Err("sweep.beams holds a 0; a beam is at least 1 wide".into());
+        }
+        for size in &self.sweep.hold_out {
+            if !self.sweep.sizes.contains(size) {
+                return Err(format!(
+                    "sweep.hold_out holds {size}, which is not among sweep.sizes"
+                ));
+            }
         }
         for size in &self.sweep.sizes {
             let options = self.model.with_size(size).map_err(|e| e.to_string())?;

@@ -67,7 +67,7 @@ pub fn run_workers(
     let mut running: Vec<Running> = vec![];
     let mut deaths = vec![0usize; plan.models.len()];
     let mut failed = vec![];
-    let mut stopping = false;
+    let (mut stopping, mut told_workers) = (false, false);
     loop {
         while !stopping && running.len() < workers.count {
             let held: Vec<&ModelPlan> = running.iter().map(|r| &plan.models[r.place]).collect();
@@ -83,9 +83,9 @@ pub fn run_workers(
             break;
         }
         std::thread::sleep(POLL);
-        let asked = told(WorkerEvent::Tick).is_break();
-        if asked && !stopping {
-            stopping = true;
+        stopping |= told(WorkerEvent::Tick).is_break();
+        if stopping && !told_workers {
+            told_workers = true;
             for worker in &running {
                 ask_to_stop(&worker.child);
             }

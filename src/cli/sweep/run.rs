@@ -129,13 +129,10 @@ fn in_process(
 
 /// Places of the models that lack a cell.
 fn unfinished(config: &Config, plan: &Plan) -> Result<Vec<usize>> {
-    let mut places = vec![];
-    for (place, model) in plan.models.iter().enumerate() {
-        if !sweep::missing(config, model)?.is_empty() {
-            places.push(place);
-        }
-    }
-    Ok(places)
+    let missing = sweep::missing(config, plan)?;
+    Ok((0..missing.len())
+        .filter(|&place| !missing[place].is_empty())
+        .collect())
 }
 
 /// Arguments that make another process read the same configuration.
