@@ -224,7 +224,7 @@ impl Constraint for FreeText {
                 start: 0,
                 parent,
                 first_slot: 0,
-                child: |parent: TextState, slot: u32, _: Range<u32>| TextState {
+                child: |parent, _, slot, _| TextState {
                     ended: slot == parent.end_slot,
                     ..parent
                 },
