@@ -69,6 +69,9 @@ pub struct Config {
     /// Seed of every random decision.
     #[serde(default)]
     pub seed: u64,
+    /// FLOP/s of the device at its best, so that training tells how much of it is used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_flops: Option<f64>,
     /// Where passages and queries come from.
     pub data: DataOptions,
     /// Which tokenizer.
@@ -236,6 +239,8 @@ pub struct SweepOptions {
     pub beams: Vec<usize>,
     /// Seeds; each is added to the configuration's.
     pub seeds: Vec<u64>,
+    /// Sizes that no law is fitted to: they are run, predicted and drawn hollow.
+    pub hold_out: Vec<String>,
 }
 
 impl Default for SweepOptions {
@@ -245,6 +250,7 @@ impl Default for SweepOptions {
             fractions: vec![1.0],
             beams: vec![10],
             seeds: vec![0],
+            hold_out: vec![],
         }
     }
 }
@@ -349,8 +355,19 @@ impl Config {
         if self.sweep.beams.contains(&0) {
             return Err("sweep.beams holds a 0; a beam is at least 1 wide".into());
         }
+        for size in &self.sweep.hold_out {
+            if !self.sweep.sizes.contains(size) {
+                return Err(format!(
+                    "sweep.hold_out holds {size}, which is not among sweep.sizes"
+                ));
+            }
+        }
         for size in &self.sweep.sizes {
-            crate::model::params_of_size(size).map_err(|e| e.to_string())?;
+            let options = self.model.with_size(size).map_err(|e| e.to_string())?;
+            if options.checkpoint().is_none() {
+                // Any vocabulary: the names are checked.
+                options.resolve(1).map_err(|e| e.to_string())?;
+            }
         }
         for measure in &self.evaluate.measures {
             measure
@@ -372,6 +389,12 @@ impl Config {
             return Err("[evaluate] needs at least one split and one measure".into());
         }
         self.train.check()?;
+        if let Some(lora) = &self.model.lora {
+            lora.check()?;
+            if lora.dropout > 0.0 && self.train.gradient_checkpointing {
+                return Err("model.lora.dropout and train.gradient_checkpointing exclude each other: a layer computed again would drop other values".into());
+            }
+        }
         self.executor.check()?;
         self.decode.check()?;
         self.ranking.validate().map_err(|e| e.to_string())

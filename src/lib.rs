@@ -10,6 +10,7 @@ pub mod types;
 
 pub mod allocator;
 pub mod atomic_file;
+pub mod machine;
 pub mod rng;
 
 pub mod data;

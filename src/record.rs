@@ -151,6 +151,12 @@ pub struct StepRow {
     pub validation_loss: Option<f64>,
     /// Tokens per second of this step.
     pub tokens_per_sec: f64,
+    /// FLOP/s of this step, as a share of what the devices can do at their best, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub utilisation: Option<f64>,
+    /// The most memory that the process has held so far, in bytes, where the system tells.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub peak_bytes: Option<u64>,
 }
 
 #[cfg(test)]

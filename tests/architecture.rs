@@ -45,7 +45,7 @@ fn files() -> Vec<(String, String)> {
 /// each other.
 const ORDER: [&[&str]; 11] = [
     &["types"],
-    &["rng", "atomic_file", "allocator"],
+    &["rng", "atomic_file", "allocator", "machine"],
     &[
         "tokenizer",
         "index",

@@ -9,14 +9,14 @@ use std::path::Path;
 use program::{TINY, command, folder, kill_when, only_model, refuse, succeed, tiny, words};
 use serde_json::Value;
 
-/// Rows of a JSON-lines file without what depends on the clock.
+/// Rows of a JSON-lines file without what depends on the clock or the memory.
 fn rows(path: &Path) -> Vec<Value> {
     let text = fs::read_to_string(path).unwrap_or_default();
     text.lines()
         .map(|line| {
             let mut row: Value = serde_json::from_str(line).unwrap();
-            for timing in ["tokens_per_sec", "train_secs", "decode_secs"] {
-                row.as_object_mut().unwrap().remove(timing);
+            for measured in ["tokens_per_sec", "train_secs", "decode_secs", "peak_bytes"] {
+                row.as_object_mut().unwrap().remove(measured);
             }
             row
         })

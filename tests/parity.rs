@@ -2,6 +2,8 @@
 
 #[path = "parity/curve.rs"]
 mod curve;
+#[path = "parity/lora.rs"]
+mod lora;
 #[path = "common/shared.rs"]
 mod shared;
 #[path = "parity/t5.rs"]

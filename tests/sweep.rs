@@ -174,7 +174,51 @@ fn workers_killed_and_asked_to_stop_end_with_the_rows_of_one_process() {
     assert_eq!(rows(&folder), expected);
     let status = succeed(&folder, "sweep status tiny.toml");
     assert!(status.contains("8 done of 8 cells"), "{status}");
+    reads_of_a_finished_sweep(&folder);
     fs::remove_dir_all(&folder).unwrap();
+}
+
+fn reads_of_a_finished_sweep(folder: &Path) {
+    let view = succeed(folder, "sweep watch tiny.toml --once");
+    assert!(
+        view.contains("\u{2588}") && view.matches(" done").count() >= 4,
+        "{view}"
+    );
+
+    succeed(
+        folder,
+        "sweep export tiny.toml --csv steps.csv --tensorboard board",
+    );
+    let table = fs::read_to_string(folder.join("steps.csv")).unwrap();
+    assert_eq!(
+        table.lines().count(),
+        1 + steps(folder).iter().sum::<usize>()
+    );
+    assert_eq!(fs::read_dir(folder.join("board")).unwrap().count(), 4);
+
+    // Four models are too few for any law of two inputs, and the answer says so.
+    let plan = succeed(folder, "sweep plan tiny.toml --budget 1e12 --queries 100");
+    assert!(plan.contains("n > k"), "{plan}");
+    let design = succeed(folder, "sweep plan tiny.toml --design --noise 0.02");
+    assert!(
+        design.contains("the whole grid: 4 models") && design.contains("undetermined"),
+        "{design}"
+    );
+    let refused = command(folder, "sweep plan tiny.toml").output().unwrap();
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("--budget"));
+
+    let laws = succeed(folder, "sweep fit tiny.toml");
+    assert!(laws.contains("no law") && !laws.contains(".png"), "{laws}");
+    assert!(folder.join("out/report/sweep.md").exists());
+    let pictures = succeed(folder, "sweep plot tiny.toml");
+    for picture in pictures.lines() {
+        let path = folder.join(picture);
+        assert!(
+            path.exists() && path.with_extension("svg").exists(),
+            "{picture}"
+        );
+    }
 }
 
 #[test]
@@ -194,7 +238,7 @@ fn two_sweeps_of_one_folder_share_the_work() {
 #[test]
 fn a_training_that_is_asked_to_stop_goes_on_where_it_was() {
     let folder = folder("train");
-    let train = "train --config tiny.toml --set model.size=s0.02m --set train.epochs=60";
+    let train = "train --config tiny.toml --set model.size=s0.02m --set train.epochs=15";
     let mut run = quiet(command(&folder, train));
     wait_for("a step", 120, || steps(&folder).last() > Some(&3));
     signal("-USR1", u64::from(run.id()));
@@ -234,7 +278,7 @@ fn a_slurm_array_with_a_task_queued_again_ends_with_the_same_rows() {
         );
         return;
     }
-    let set = " --set train.epochs=100";
+    let set = " --set train.epochs=30";
     let expected = expected("before-slurm", set);
     let folder = folder("slurm");
     let options = "--set executor.slurm.cpus=1 --set executor.slurm.time=\"0:10:00\" \
@@ -266,10 +310,11 @@ fn a_slurm_array_with_a_task_queued_again_ends_with_the_same_rows() {
     wait_for("the task in the queue again", 60, || {
         slurm_says(&format!("squeue -h -j {task} -o %T")) == "PENDING"
     });
-    // Slurm lets a task rest for two minutes before it runs again.
-    slurm_says(&format!("scontrol update JobId={task} StartTime=now"));
     let report = folder.join("out/report/cgl/scaling.md");
-    wait_for("the fit", 300, || {
+    wait_for("the fit", 600, || {
+        std::thread::sleep(Duration::from_secs(1));
+        // Slurm lets a task rest for two minutes before it runs again; a running one is left alone.
+        slurm_says(&format!("scontrol update JobId={task} StartTime=now"));
         slurm_says(&format!("squeue -h -j {array},{fit} -o %i")).is_empty()
     });
     let logs = slurm_says(&format!(

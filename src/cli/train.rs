@@ -43,7 +43,7 @@ pub(super) fn load_config(
 
 pub(super) fn run(args: &TrainArgs, shared: &Shared) -> Result<()> {
     let config = load_config(&args.config, &args.set, shared)?;
-    let device = model::open_device(&shared.device)?;
+    let devices = model::open_devices(&shared.device)?;
     let experiment = Experiment::open(config, &mut |what| eprintln!("{what}"))?;
     let config = &experiment.config;
     let spec = experiment.model_spec(&config.model, 1.0, config.seed)?;
@@ -58,7 +58,7 @@ pub(super) fn run(args: &TrainArgs, shared: &Shared) -> Result<()> {
         spec.model.params_non_embedding(),
         spec.num_pairs,
         spec.num_examples,
-        examples * counts.train(prompt, target),
+        examples * counts.train(prompt, target, spec.training_cost()),
     );
     if args.dry_run {
         say!(
@@ -76,7 +76,7 @@ pub(super) fn run(args: &TrainArgs, shared: &Shared) -> Result<()> {
     }
     let stop = Stop::listen()?;
     let mut bar: Option<Progress> = None;
-    let trained = experiment.train(&spec, &device, &mut |p| {
+    let trained = experiment.train(&spec, &devices, &mut |p| {
         let bar = bar.get_or_insert_with(|| Progress::new("training", p.steps));
         bar.at(
             p.step,

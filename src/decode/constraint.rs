@@ -1,6 +1,5 @@
 //! What may be written next: one interface for n-gram indexes, identifier trees and free text.
 
-use std::ops::Range;
 
 use crate::index::{Continuations, SharedRow, SubstringIndex};
 use crate::types::TokenId;
@@ -224,7 +223,7 @@ impl Constraint for FreeText {
                 start: 0,
                 parent,
                 first_slot: 0,
-                child: |parent: TextState, slot: u32, _: Range<u32>| TextState {
+                child: |parent, _, slot, _| TextState {
                     ended: slot == parent.end_slot,
                     ..parent
                 },

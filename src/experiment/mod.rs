@@ -320,14 +320,16 @@ impl Experiment {
         self.config.out.join("models").join(config::hash(spec))
     }
 
-    /// Trains the model of `spec`, or opens it if its folder is finished.
+    /// Trains the model of `spec` on `devices`, the first of which holds it, or opens it if its folder is
+    /// finished.
     pub fn train(
         &self,
         spec: &ModelSpec,
-        device: &Device,
+        devices: &[Device],
         progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<TrainedModel, ExperimentError> {
-        let folder = self.model_folder(spec);
+        let (device, replicas) = devices.split_first().expect("a device is always named");
+        let (config, folder) = (&self.config, self.model_folder(spec));
         if TrainedModel::is_in(&folder) {
             let trained = TrainedModel::open(&folder, device)?;
             TrainRun::discard_checkpoint(&folder)?;
@@ -336,13 +338,15 @@ impl Experiment {
         fs::create_dir_all(&folder).map_err(io_error(&folder))?;
         let pairs = self.pairs(spec.fraction)?;
         let validation = self.validation()?;
-        let counts = spec.model.counts();
+        let (counts, cost) = (spec.model.counts(), spec.training_cost());
         let (model, summary) = TrainRun {
             source: &self.source(&pairs, spec.seed)?,
             validation: &validation,
             options: &spec.train,
             seed: spec.seed,
-            flops: &|prompt, target| counts.train(prompt, target),
+            flops: &|prompt, target| counts.train(prompt, target, cost),
+            peak_flops: config.peak_flops,
+            replicas,
             folder: &folder,
             progress,
         }

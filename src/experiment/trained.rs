@@ -12,6 +12,7 @@ use crate::model::{
     lora::{self, ADAPTER_CONFIG, AdapterConfig},
 };
 use crate::record;
+use crate::sweep::flops::TrainingCost;
 use crate::tokenizer::Tokenizer;
 use crate::train::{TrainOptions, TrainSummary};
 
@@ -145,6 +146,17 @@ impl ModelSpec {
         Ok((model, start, lora))
     }
 
+    /// What decides, beside the shape, what a training step costs.
+    pub fn training_cost(&self) -> TrainingCost {
+        TrainingCost {
+            recomputed: self.train.gradient_checkpointing,
+            adapters: self.lora.as_ref().map(|options| {
+                let params = lora::trained_params(&self.model, options);
+                params as f64
+            }),
+        }
+    }
+
     /// The model before its first step, on `device`.
     pub(super) fn begin(&self, device: &Device) -> Result<Model, ExperimentError> {
         let model = match &self.start {
@@ -218,7 +230,8 @@ impl TrainedModel {
             (Some(_), Some(start)) => {
                 let base = start.open(device)?;
                 let vocab_size = record.spec.model.vocab_size();
-                lora::load(base.with_vocab_size(vocab_size, record.spec.seed), folder)?
+                let base = base.with_vocab_size(vocab_size, record.spec.seed);
+                lora::merge(lora::load(base, folder)?)
             }
             _ => Model::open(folder, device)?,
         };
@@ -246,7 +259,8 @@ impl OpenedModel {
         }
         let model = if folder.join(ADAPTER_CONFIG).exists() {
             let base = AdapterConfig::load(&folder)?.base;
-            lora::load(Model::open(&hub::folder(&base)?, device)?, &folder)?
+            let base = Model::open(&hub::folder(&base)?, device)?;
+            lora::merge(lora::load(base, &folder)?)
         } else if folder.join("config.json").exists() {
             Model::open(&folder, device)?
         } else {

@@ -127,13 +127,20 @@ pub struct Continuations<'i, S> {
     ends: Vec<u32>,
     states: Vec<S>,
     row_start: usize,
+    row_states: usize,
 }
 
 #[derive(Debug)]
 enum StoredRow<'i, S> {
-    Own(Range<usize>),
+    /// Tokens, and where their states begin.
+    Own(Range<usize>, usize),
+    /// Tokens, and how their states are made.
+    Made(Range<usize>, S, MakeState<S>),
     Shared(SharedRow<'i, S>),
 }
+
+/// The state of a continuation: from the state that its row continues, the token, its slot and its range.
+type MakeState<S> = fn(S, TokenId, u32, Range<u32>) -> S;
 
 /// A row that lies in the index, with what is needed to make the states of its continuations.
 #[derive(Clone, Copy, Debug)]
@@ -148,8 +155,8 @@ pub struct SharedRow<'i, S> {
     pub parent: S,
     /// Number of the first continuation, passed on to `child` with the row offset added.
     pub first_slot: u32,
-    /// The state of a continuation: from parent, slot and range.
-    pub child: fn(S, u32, Range<u32>) -> S,
+    /// The state of a continuation: from parent, token, slot and range.
+    pub child: fn(S, TokenId, u32, Range<u32>) -> S,
 }
 
 /// The continuations of one n-gram.
@@ -168,7 +175,7 @@ enum RowStates<'a, S> {
     Made {
         parent: S,
         first_slot: u32,
-        child: fn(S, u32, Range<u32>) -> S,
+        child: MakeState<S>,
     },
 }
 
@@ -180,6 +187,7 @@ impl<S> Default for Continuations<'_, S> {
             ends: vec![],
             states: vec![],
             row_start: 0,
+            row_states: 0,
         }
     }
 }
@@ -203,11 +211,21 @@ impl<'i, S: Copy> Continuations<'i, S> {
     /// Row `row`, below [`len`](Self::len).
     pub fn row(&self, row: usize) -> ContinuationRow<'_, S> {
         match &self.rows[row] {
-            StoredRow::Own(range) => ContinuationRow {
+            StoredRow::Own(range, states) => ContinuationRow {
                 tokens: &self.tokens[range.clone()],
                 start: 0,
                 ends: &self.ends[range.clone()],
-                states: RowStates::Listed(&self.states[range.clone()]),
+                states: RowStates::Listed(&self.states[*states..*states + range.len()]),
+            },
+            StoredRow::Made(range, parent, child) => ContinuationRow {
+                tokens: &self.tokens[range.clone()],
+                start: 0,
+                ends: &self.ends[range.clone()],
+                states: RowStates::Made {
+                    parent: *parent,
+                    first_slot: 0,
+                    child: *child,
+                },
             },
             StoredRow::Shared(row) => ContinuationRow {
                 tokens: row.tokens,
@@ -250,11 +268,19 @@ impl<'i, S: Copy> Continuations<'i, S> {
         self.ends.clear();
         self.states.clear();
         self.row_start = 0;
+        self.row_states = 0;
     }
 
     /// Adds a continuation to the row that is being written; tokens increase, `count` is positive.
     #[inline]
     pub fn push(&mut self, token: TokenId, count: u32, state: S) {
+        self.push_token(token, count);
+        self.states.push(state);
+    }
+
+    /// As [`push`](Self::push), of a row that [`end_made_row`](Self::end_made_row) ends.
+    #[inline]
+    fn push_token(&mut self, token: TokenId, count: u32) {
         let before = if self.ends.len() == self.row_start {
             0
         } else {
@@ -262,15 +288,25 @@ impl<'i, S: Copy> Continuations<'i, S> {
         };
         self.tokens.push(token);
         self.ends.push(before + count);
-        self.states.push(state);
     }
 
     /// Ends the row that is being written, possibly empty.
     #[inline]
     pub fn end_row(&mut self) {
-        self.rows
-            .push(StoredRow::Own(self.row_start..self.tokens.len()));
+        let row = StoredRow::Own(self.row_start..self.tokens.len(), self.row_states);
+        self.start_row(row);
+    }
+
+    /// Ends a row whose states are made of `parent` when they are asked for.
+    fn end_made_row(&mut self, parent: S, child: MakeState<S>) {
+        let row = StoredRow::Made(self.row_start..self.tokens.len(), parent, child);
+        self.start_row(row);
+    }
+
+    fn start_row(&mut self, row: StoredRow<'i, S>) {
+        self.rows.push(row);
         self.row_start = self.tokens.len();
+        self.row_states = self.states.len();
     }
 
     /// Adds a whole row that lies in the index.
@@ -314,7 +350,10 @@ impl<S: Copy> ContinuationRow<'_, S> {
                 parent,
                 first_slot,
                 child,
-            } => child(parent, first_slot.wrapping_add(nth as u32), self.range(nth)),
+            } => {
+                let slot = first_slot.wrapping_add(nth as u32);
+                child(parent, self.tokens[nth], slot, self.range(nth))
+            }
         }
     }
 

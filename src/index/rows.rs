@@ -260,7 +260,7 @@ impl FieldData {
                     list.ends[nth - 1]
                 };
                 let slot = list.first_slot.wrapping_add(nth as u32);
-                Some(child_of_node(state, slot, start..list.ends[nth]))
+                Some(child_of_node(state, token, slot, start..list.ends[nth]))
             }
             Place::Rows { depth, start, end } if self.goes_on(depth) => {
                 let rows = self.rows(start, end);
@@ -486,7 +486,7 @@ impl FieldData {
 }
 
 /// The state of a continuation of a node.
-pub(super) fn child_of_node(parent: State, slot: u32, rows: Range<u32>) -> State {
+pub(super) fn child_of_node(parent: State, _token: TokenId, slot: u32, rows: Range<u32>) -> State {
     let depth = match parent.0 {
         Place::Node { depth, .. }
         | Place::Slot { depth, .. }

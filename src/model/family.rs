@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::checkpoint;
 use super::layers::Linear;
 use super::{
-    Family, Footprint, Llama, LlamaConfig, LlamaState, ModelError, NextTokenModel, T5, T5Config,
-    T5State,
+    Family, Footprint, Llama, LlamaConfig, LlamaState, ModelError, NextTokenModel, PromptTarget,
+    T5, T5Config, T5State,
 };
 use crate::sweep::flops::ModelCounts;
 use crate::types::TokenId;
@@ -134,6 +134,14 @@ impl ModelConfig {
         }
     }
 
+    /// Every projection by the last part of its name, with `[out, in]`.
+    pub(super) fn linear_shapes(&self) -> Vec<(&'static str, [usize; 2])> {
+        match self {
+            Self::Llama(config) => config.linear_shapes(),
+            Self::T5(config) => config.linear_shapes(),
+        }
+    }
+
     /// Modules with a row per token.
     pub(super) fn vocabulary_modules(&self) -> &'static [&'static str] {
         match self {
@@ -246,10 +254,7 @@ impl Model {
     ///
     /// # Errors
     /// [`ModelError::TooLong`] beyond the model's positions.
-    pub fn target_hidden(
-        &self,
-        examples: &[(&[TokenId], &[TokenId])],
-    ) -> Result<Tensor<2>, ModelError> {
+    pub fn target_hidden(&self, examples: &[PromptTarget<'_>]) -> Result<Tensor<2>, ModelError> {
         match self {
             Self::Llama(model) => model.target_hidden(examples),
             Self::T5(model) => model.target_hidden(examples),
@@ -315,6 +320,46 @@ impl NextTokenModel for Model {
         match self {
             Self::Llama(model) => model.footprint(),
             Self::T5(model) => model.footprint(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{ModelOptions, parameters};
+
+    #[test]
+    fn counts_are_the_models_own() {
+        for (name, tied) in [
+            ("llama:", true),
+            ("llama:", false),
+            ("t5:", true),
+            ("t5:", false),
+        ] {
+            let options = ModelOptions {
+                tie_embeddings: Some(tied),
+                ..ModelOptions::default()
+            };
+            let options = options.with_size(&format!("{name}s0.1m")).unwrap();
+            let config = options.resolve(50).unwrap();
+            let mut model = config.empty(&Device::flex());
+            let total: usize = parameters::shapes(&model)
+                .iter()
+                .map(|(_, shape)| shape.iter().product::<usize>())
+                .sum();
+            let counted = config.params_embedding() + config.params_non_embedding();
+            assert_eq!(total, counted, "{name} {tied}");
+            let mut found = vec![];
+            model.for_each_linear(&mut |name, linear| {
+                let last = name.rsplit('.').next().unwrap().to_string();
+                found.push((last, linear.weight.val().dims()));
+            });
+            let shapes = config.linear_shapes();
+            let mut expected: Vec<_> = shapes.iter().map(|&(n, s)| (n.to_string(), s)).collect();
+            found.sort();
+            expected.sort();
+            assert_eq!(found, expected, "{name} {tied}");
         }
     }
 }

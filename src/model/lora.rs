@@ -164,6 +164,13 @@ impl Adapter {
     }
 }
 
+/// Parameters of the adapters that `options` give a model of that shape.
+pub fn trained_params(model: &ModelConfig, options: &LoraOptions) -> usize {
+    let shapes = model.linear_shapes();
+    let targets = shapes.iter().filter(|(name, _)| options.is_target(name));
+    targets.map(|(_, [o, i])| options.rank * (o + i)).sum()
+}
+
 /// `model` with an adapter at every target, and all else frozen but the modules to save.
 ///
 /// # Errors
@@ -377,7 +384,7 @@ impl AdapterConfig {
     }
 }
 
-/// `base` with the adapters of `folder` merged into its weights.
+/// `base` with the adapters and modules of `folder`, all else frozen; [`merge`] makes one model of them.
 ///
 /// # Errors
 /// [`ModelError::Tensors`] names what is missing, unknown or of another shape.
@@ -385,6 +392,5 @@ pub fn load(base: Model, folder: &Path) -> Result<Model, ModelError> {
     let options = AdapterConfig::load(folder)?.options;
     let model = adapt(base, &options, 0)?;
     let stored = |name: &str| (is_adapter(name) || options.is_saved(name)).then(|| peft_name(name));
-    let model = checkpoint::load_some(model, &folder.join(ADAPTER_WEIGHTS), &stored)?;
-    Ok(merge(model))
+    checkpoint::load_some(model, &folder.join(ADAPTER_WEIGHTS), &stored)
 }

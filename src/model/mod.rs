@@ -15,6 +15,7 @@ pub mod lora;
 mod next_token;
 mod options;
 pub mod parameters;
+pub mod recompute;
 mod t5;
 
 pub use family::{Model, ModelConfig, ModelState};
@@ -26,6 +27,11 @@ pub use options::{Family, ModelOptions, default_heads, layers_and_width, params_
 pub use t5::{FeedForward, T5, T5Config, T5State};
 
 use burn::tensor::Device;
+
+use crate::types::TokenId;
+
+/// What a model reads, and what it is asked to write after it.
+pub type PromptTarget<'a> = (&'a [TokenId], &'a [TokenId]);
 
 /// What can go wrong with a model.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +93,11 @@ pub enum ModelError {
     /// A device name that is not understood or not available.
     #[error("{0}")]
     Device(String),
+}
+
+/// Opens devices by name, separated by commas; the first holds what is trained.
+pub fn open_devices(names: &str) -> Result<Vec<Device>, ModelError> {
+    names.split(',').map(open_device).collect()
 }
 
 /// Opens the device `cpu` or `cuda:N`.

@@ -109,6 +109,7 @@ impl ModelOptions {
         if let Some((family, size)) = name.split_once(':') {
             options.family = match family {
                 "llama" => Family::Llama,
+                "t5" => Family::T5,
                 _ => {
                     return Err(ModelError::Shape(format!(
                         "model size `{name}`: family `{family}` is not known, expected `llama` or `t5`"

@@ -189,7 +189,8 @@ fn note(section: &Section, answer: &LawReport) -> String {
     let mut parts = vec![formula(fit.law, &fit.params, &section.symbols)];
     if let Some(intervals) = &answer.intervals {
         let names = fit.law.param_names().iter().zip(intervals);
-        let exponents = names.filter(|(name, _)| ["a", "b", "g", "s", "E", "h"].contains(name));
+        let exponents =
+            names.filter(|(name, _)| ["a", "b", "g", "s", "t", "u", "E", "h"].contains(name));
         let ranges: Vec<String> = exponents
             .map(|(name, i)| {
                 format!(

@@ -26,25 +26,37 @@ pub fn extrapolations(comparison: &Comparison, series: &str) -> Chart {
     let mut chart = Chart::new(
         &format!("Predictions of runs that no fit has seen{of}"),
         Axis::log("training FLOPs of the predicted run"),
-        Axis::linear("predicted / measured \u{2212} 1 (%)"),
+        Axis::linear("prediction error (%)"),
     );
     chart.reference = Some((0.0, String::new()));
-    for c in comparison.contenders.iter().filter(|c| c.law.is_some()) {
+    let shown: Vec<_> = (comparison.contenders.iter())
+        .filter(|c| c.law.is_some())
+        .collect();
+    let costs = || shown.iter().flat_map(|c| c.unseen.iter().map(|u| u.cost));
+    let (low, high) = (
+        costs().fold(f64::INFINITY, f64::min),
+        costs().fold(0.0, f64::max),
+    );
+    for (place, c) in shown.iter().enumerate() {
+        let short = c.name.split(" (").next().unwrap_or(&c.name);
         let relative = c
             .relative
             .map_or(String::new(), |r| format!(": {:.2}", r.value));
+        // The measures of a run stand beside one another, in the order of the legend.
+        let aside = place as f64 - 0.5 * (shown.len() - 1) as f64;
+        let shift = (high / low).max(1.5).powf(0.014 * aside);
         chart.series.push(Series {
-            label: format!("{}{relative}", c.name),
+            label: format!("{short}{relative}"),
             points: (c.unseen.iter())
-                .map(|u| Mark::at(u.cost, 100.0 * (u.predicted / u.observed - 1.0)))
+                .map(|u| Mark::at(u.cost * shift, 100.0 * (u.predicted / u.observed - 1.0)))
                 .collect(),
             ..Series::default()
         });
     }
-    let fitted = comparison.contenders.iter().map(|c| c.fitted).max();
+    let fitted = shown.iter().map(|c| c.fitted).max();
     chart.notes.push(format!(
-        "Laws chosen on and fitted to the {} cheapest runs. In the legend: error relative to predicting no \
-         change after them (0 is perfect, 1 no better).",
+        "Laws chosen on and fitted to the {} cheapest runs; the measures of a run stand side by side. In the \
+         legend: error relative to predicting no change after them (0 is perfect, 1 no better).",
         fitted.unwrap_or(0)
     ));
     chart

@@ -525,6 +525,55 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_published_law_and_its_standard_errors_are_recovered() {
+        // 240 points of the law of Besiroglu et al. 2024 where theirs lie, with noise of 1 %.
+        let law = Law::Chinchilla;
+        let natural = example(law);
+        let theta = law.theta(&natural);
+        let mut rng = stream(9, "points", &[]);
+        let mut between = |low: f64, high: f64| low * (high / low).powf(rng.random::<f64>());
+        let clean: Vec<Observation> = (0..240)
+            .map(|i| {
+                let x = vec![between(4e7, 1.6e10), between(3e8, 3e11)];
+                Observation {
+                    y: law.value(&theta, &x),
+                    x,
+                    cluster: i.to_string(),
+                    per_query: None,
+                }
+            })
+            .collect();
+        let options = BootstrapOptions {
+            replicates: 300,
+            ..Default::default()
+        };
+        let rows = noisy(&clean, 0.01, 1);
+        let first = fitted(&rows, law);
+        let intervals = bootstrap(&first, &rows, &options).unwrap().params(&first);
+        for (interval, truth) in intervals.iter().zip(&natural) {
+            assert!(
+                (interval.estimate - truth).abs() < 4.0 * interval.std_error,
+                "{interval:?} {truth}"
+            );
+        }
+        // The spread over repetitions of the experiment is what a standard error estimates.
+        let repeats: Vec<Vec<f64>> = (0..60)
+            .map(|seed| fitted(&noisy(&clean, 0.01, 100 + seed), law).params)
+            .collect();
+        for (i, name) in [(1, "a"), (3, "b"), (4, "E")] {
+            let values = || repeats.iter().map(|p| p[i]);
+            let mean = values().sum::<f64>() / 60.0;
+            let spread = (values().map(|v| (v - mean).powi(2)).sum::<f64>() / 59.0).sqrt();
+            let ratio = intervals[i].std_error / spread;
+            println!(
+                "{name}: standard error {} spread {spread}",
+                intervals[i].std_error
+            );
+            assert!((0.7..1.4).contains(&ratio), "{name}: {ratio}");
+        }
+    }
+
     /// The 240 points of Besiroglu et al. 2024: `data/svg_extracted_data.csv` of their repository
     /// (no licence, hence not here) without the five rows of highest loss.
     fn chinchilla_points() -> Option<Vec<Observation>> {

@@ -36,6 +36,15 @@ pub struct EncoderCounts {
     pub params_memory: f64,
 }
 
+/// What decides, beside the shape, what a training step costs.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct TrainingCost {
+    /// Layers are computed again in the backward pass (gradient checkpointing, Chen et al. 2016).
+    pub recomputed: bool,
+    /// Parameters of low-rank adapters, where these alone are trained (Hu et al. 2021).
+    pub adapters: Option<f64>,
+}
+
 impl ModelCounts {
     /// FLOPs of one causal forward pass over `tokens` tokens that follow `context` cached ones, with
     /// the head evaluated at `heads` positions; in an encoder-decoder the decoder's pass, under a
@@ -63,17 +72,40 @@ impl ModelCounts {
         }
     }
 
-    /// FLOPs of training on one example: forward and backward, head at the target positions. The last
-    /// target token is predicted but never read.
-    pub fn train(&self, prompt: usize, target: usize) -> f64 {
+    /// FLOPs of training on one example: the head at the target positions, the last target token
+    /// predicted but never read.
+    ///
+    /// The backward pass costs two forward passes, one for the gradient of what goes into each matrix
+    /// and one for that of the matrix itself; frozen matrices need the first only. Adapters of A parameters
+    /// cost 6 A a token, layers computed again one more forward pass without the head.
+    pub fn train(&self, prompt: usize, target: usize, cost: TrainingCost) -> f64 {
         let (prompt, target) = (prompt as f64, target as f64);
-        let forward = match &self.encoder {
-            None => self.forward(0.0, 0.0, prompt + target - 1.0, target),
+        let (forward, tokens) = match &self.encoder {
+            None => {
+                let tokens = prompt + target - 1.0;
+                (self.forward(0.0, 0.0, tokens, target), tokens)
+            }
             Some(encoder) => {
-                self.encode(encoder, prompt) + self.forward(prompt, 0.0, target, target)
+                let decoder = self.forward(prompt, 0.0, target, target);
+                (self.encode(encoder, prompt) + decoder, prompt + target)
             }
         };
-        3.0 * forward
+        let head = 2.0 * self.params_head * target;
+        let backward = match (cost.adapters, &self.encoder) {
+            (None, _) => 2.0 * forward,
+            (Some(adapters), encoder) => {
+                let matrices = match encoder {
+                    None => self.params_non_embedding * tokens,
+                    Some(e) => {
+                        (e.params + e.params_memory) * prompt + self.params_non_embedding * target
+                    }
+                };
+                // Everything but the matrices' own gradients: attention has no weights of its own.
+                2.0 * forward - 2.0 * matrices - head + 6.0 * adapters * tokens
+            }
+        };
+        let again = if cost.recomputed { forward - head } else { 0.0 };
+        forward + backward + again
     }
 
     /// FLOPs of decoding one query: `prompt` tokens once, then `new` tokens on each of `beam`
@@ -104,7 +136,24 @@ mod tests {
         // 3 tokens seeing 1 + 2 + 3 = 6 positions: 600 + 4*2*4*6 + 60
         assert_eq!(counts.prefill(3), 600.0 + 192.0 + 60.0);
         // prompt 3, target 2: 4 tokens read, 2 predicted; 1+2+3+4 = 10 positions
-        assert_eq!(counts.train(3, 2), 3.0 * (800.0 + 320.0 + 120.0));
+        assert_eq!(
+            counts.train(3, 2, TrainingCost::default()),
+            3.0 * (800.0 + 320.0 + 120.0)
+        );
+        // layers once more
+        let recomputed = TrainingCost {
+            recomputed: true,
+            adapters: None,
+        };
+        let expected = 3.0 * (800.0 + 320.0 + 120.0) + 800.0 + 320.0;
+        assert_eq!(counts.train(3, 2, recomputed), expected);
+        // no gradients of matrices and head, but 6 x 5 for each of 4 tokens
+        let adapted = TrainingCost {
+            recomputed: false,
+            adapters: Some(5.0),
+        };
+        let expected = 3.0 * (800.0 + 320.0 + 120.0) - 800.0 - 120.0 + 120.0;
+        assert_eq!(counts.train(3, 2, adapted), expected);
         // prompt of 3, then one step of one token seeing 4 positions on 5 beams
         assert_eq!(counts.decode(3, 2, 5), 852.0 + 5.0 * (200.0 + 128.0 + 60.0));
         assert_eq!(counts.decode(3, 1, 5), 852.0);
@@ -129,7 +178,7 @@ mod tests {
         assert_eq!(counts.prefill(3), prompt + 200.0 + 128.0 + 60.0);
         // two tokens see 1 + 2 positions and 3 of the prompt each
         assert_eq!(
-            counts.train(3, 2),
+            counts.train(3, 2, TrainingCost::default()),
             3.0 * (prompt + 400.0 + 32.0 * 9.0 + 120.0)
         );
         // the second token sees 2 positions and the prompt, on 5 beams

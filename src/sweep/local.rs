@@ -5,7 +5,6 @@
 //! A worker that dies without a word is started again, twice at most: its model goes on from the last
 //! checkpoint.
 
-use std::fs;
 use std::ops::ControlFlow;
 use std::process::{Child, Command};
 use std::time::Duration;
@@ -43,18 +42,6 @@ pub enum WorkerEvent {
     Tick,
 }
 
-/// Bytes that this machine, or the container on it, can still give; `None` where it does not say.
-pub fn available_memory() -> Option<f64> {
-    let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<f64>().ok();
-    let information = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = (information.lines()).find_map(|l| l.strip_prefix("MemAvailable:"))?;
-    let machine = 1024.0 * line.split_whitespace().next()?.parse::<f64>().ok()?;
-    let container = number("/sys/fs/cgroup/memory.max")
-        .zip(number("/sys/fs/cgroup/memory.current"))
-        .map(|(most, used)| most - used);
-    Some(container.map_or(machine, |bytes| bytes.min(machine)))
-}
-
 struct Running {
     place: usize,
     child: Child,
@@ -80,7 +67,7 @@ pub fn run_workers(
     let mut running: Vec<Running> = vec![];
     let mut deaths = vec![0usize; plan.models.len()];
     let mut failed = vec![];
-    let mut stopping = false;
+    let (mut stopping, mut told_workers) = (false, false);
     loop {
         while !stopping && running.len() < workers.count {
             let held: Vec<&ModelPlan> = running.iter().map(|r| &plan.models[r.place]).collect();
@@ -96,9 +83,9 @@ pub fn run_workers(
             break;
         }
         std::thread::sleep(POLL);
-        let asked = told(WorkerEvent::Tick).is_break();
-        if asked && !stopping {
-            stopping = true;
+        stopping |= told(WorkerEvent::Tick).is_break();
+        if stopping && !told_workers {
+            told_workers = true;
             for worker in &running {
                 ask_to_stop(&worker.child);
             }

@@ -31,7 +31,7 @@ mod status;
 pub use claim::{Beat, Claims, Doing, Owner, read_claims};
 pub use error::SweepError;
 pub use export::{csv, tensorboard};
-pub use local::{WorkerEvent, Workers, available_memory, run_workers};
+pub use local::{WorkerEvent, Workers, run_workers};
 pub use plan::{CellPlan, ModelPlan, Plan, SavedModel, SavedPlan, plan};
 pub use purchase::{Bought, purchases};
 pub use report::{Output, SweepReport, Written, report};

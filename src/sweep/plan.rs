@@ -88,7 +88,7 @@ pub fn plan(experiment: &Experiment) -> Result<Plan, ExperimentError> {
                 models.push(ModelPlan {
                     size: size.clone(),
                     tokens: examples * (prompt + target) as f64,
-                    train_flops: examples * counts.train(prompt, target),
+                    train_flops: examples * counts.train(prompt, target, spec.training_cost()),
                     measure_flops,
                     memory_bytes: memory(experiment, &spec, typical) + process,
                     steps,

@@ -137,7 +137,7 @@ pub fn report(
                 true => config.name.clone(),
                 false => format!("{}, {series}", config.name),
             };
-            let study = study_of(&title, &own, loss, quality(config));
+            let study = study_of(&title, &own, loss, config);
             let report = analyse(&study, &options)?;
             let folder = root.join(&series).join(loss.folder);
             make(&folder)?;
@@ -457,11 +457,11 @@ fn markdown(config: &Config, rows: &[CellRow], made: &SweepReport, root: &Path) 
 }
 
 /// The study of one series and loss.
-fn study_of(title: &str, rows: &[CellRow], loss: &Loss, quality: (&str, &str)) -> Study {
+fn study_of(title: &str, rows: &[CellRow], loss: &Loss, config: &Config) -> Study {
     let mut train: Vec<TrainRow> = vec![];
     let mut decode = vec![];
     let mut zeros = 0;
-    let (split, measure) = quality;
+    let (split, measure) = quality(config);
     for row in rows {
         let run = format!("{}-{}-seed{}", row.size, row.fraction, row.seed);
         if !train.iter().any(|t| t.run == run) {
@@ -476,7 +476,8 @@ fn study_of(title: &str, rows: &[CellRow], loss: &Loss, quality: (&str, &str)) -
                 seed: Some(row.seed),
                 loss: (loss.value)(row).expect("rows without the loss were refused"),
                 per_query: (loss.per_query)(row),
-                held_out: None,
+                held_out: (config.sweep.hold_out.contains(&row.size))
+                    .then(|| "held out by the configuration".into()),
             });
         }
         if !loss.with_quality {

@@ -4,7 +4,7 @@
 //! the same row, and none ever touches another's file. `runs.jsonl` is the table of all of them, written
 //! anew from the files by one process at a time; it is an export and may be late, never wrong.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -83,14 +83,16 @@ fn row_files(folder: &Path) -> Result<Vec<PathBuf>, SweepError> {
     Ok(paths)
 }
 
+/// The file of the row of one cell.
+pub(super) fn row_path(out: &Path, model: &str, settings: &str, beam: u64) -> PathBuf {
+    folder(out).join(format!("{model}-{settings}-beam{beam}.json"))
+}
+
 /// Writes the file of one row.
 pub(super) fn write_row(out: &Path, row: &CellRow) -> Result<(), SweepError> {
     let folder = folder(out);
     fs::create_dir_all(&folder).map_err(SweepError::io(&folder))?;
-    let path = folder.join(format!(
-        "{}-{}-beam{}.json",
-        row.model, row.settings, row.beam
-    ));
+    let path = row_path(out, &row.model, &row.settings, row.beam);
     atomic_file::write(&path, |file| Ok(serde_json::to_writer(file, row)?))
         .map_err(SweepError::io(&path))
 }
@@ -99,10 +101,11 @@ pub(super) fn write_row(out: &Path, row: &CellRow) -> Result<(), SweepError> {
 /// behind all others; returns those.
 pub fn collect(config: &Config, cells: &[(String, u64)]) -> Result<Vec<CellRow>, SweepError> {
     let settings = config.decode_settings();
+    let known: BTreeSet<&(String, u64)> = cells.iter().collect();
     let (mut ours, mut all) = (BTreeMap::new(), vec![]);
     for row in read_rows(config)? {
         let cell = (row.model.clone(), row.beam);
-        if row.settings == settings && cells.contains(&cell) {
+        if row.settings == settings && known.contains(&cell) {
             ours.insert(cell, row);
         } else {
             all.push(row);

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::claim::{Claim, Claims};
 use super::plan::{CellPlan, ModelPlan, Plan};
-use super::rows::{collect, read_rows, write_row};
+use super::rows::{collect, read_rows, row_path, write_row};
 use super::{CellRow, SweepError};
 use crate::config::Config;
 use crate::data::trec::Run;
@@ -48,17 +48,20 @@ struct CglFile {
     negative: Vec<f64>,
 }
 
-/// The cells of `model` that have no row of today's settings yet.
-pub fn missing(config: &Config, model: &ModelPlan) -> Result<Vec<CellPlan>, SweepError> {
+/// The cells of every model of `plan` that have no row of today's settings yet.
+pub fn missing(config: &Config, plan: &Plan) -> Result<Vec<Vec<CellPlan>>, SweepError> {
     let settings = config.decode_settings();
-    let id = model.id();
-    let held: HashSet<u64> = read_rows(config)?
-        .iter()
-        .filter(|row| row.settings == settings && row.model == id)
-        .map(|row| row.beam)
+    let held: HashSet<(String, u64)> = read_rows(config)?
+        .into_iter()
+        .filter(|row| row.settings == settings)
+        .map(|row| (row.model, row.beam))
         .collect();
-    let lacks = |cell: &&CellPlan| !held.contains(&(cell.beam as u64));
-    Ok(model.cells.iter().filter(lacks).copied().collect())
+    let of_model = |model: &ModelPlan| {
+        let id = model.id();
+        let lacks = |cell: &&CellPlan| !held.contains(&(id.clone(), cell.beam as u64));
+        model.cells.iter().filter(lacks).copied().collect()
+    };
+    Ok(plan.models.iter().map(of_model).collect())
 }
 
 /// Trains, measures and decodes every cell of the models `chosen` (places in `plan`) that has no row yet and
@@ -77,13 +80,12 @@ pub fn run(
 ) -> Result<Vec<CellRow>, SweepError> {
     let config = &experiment.config;
     let cells = plan.cells();
+    let mut collected = Collected::default();
     loop {
         let (mut elsewhere, mut worked) = (0, false);
-        for &place in chosen {
+        let missing = missing(config, plan)?;
+        for &place in chosen.iter().filter(|&&place| !missing[place].is_empty()) {
             let model = &plan.models[place];
-            if missing(config, model)?.is_empty() {
-                continue;
-            }
             let Some(claim) = claims.take(&model.id())? else {
                 elsewhere += 1;
                 continue;
@@ -96,9 +98,9 @@ pub fn run(
                 claim,
                 device,
                 told: &mut *told,
-                finished: &mut || collect(config, &cells).map(|_| ()),
+                finished: &mut || collected.now_and_then(config, &cells),
             };
-            task.work()?;
+            task.work(&missing[place])?;
         }
         if elsewhere == 0 {
             break;
@@ -109,6 +111,25 @@ pub fn run(
         }
     }
     collect(config, &cells)
+}
+
+/// When the table was last collected, and how long that took.
+#[derive(Default)]
+struct Collected(Option<(Instant, Duration)>);
+
+impl Collected {
+    /// Collects the table, unless the last time is so near that collecting would take a twentieth of the work.
+    fn now_and_then(&mut self, config: &Config, cells: &[(String, u64)]) -> Result<(), SweepError> {
+        if let Some((last, took)) = self.0
+            && last.elapsed() < 20 * took
+        {
+            return Ok(());
+        }
+        let started = Instant::now();
+        collect(config, cells)?;
+        self.0 = Some((Instant::now(), started.elapsed()));
+        Ok(())
+    }
 }
 
 /// Turns a break into an error.
@@ -147,9 +168,9 @@ struct Task<'a> {
 }
 
 impl Task<'_> {
-    fn work(mut self) -> Result<(), SweepError> {
+    fn work(mut self, missing: &[CellPlan]) -> Result<(), SweepError> {
         let path = failure_path(&self.experiment.config, &self.model.id());
-        let result = self.cells();
+        let result = self.cells(missing);
         match &result {
             Ok(()) => match std::fs::remove_file(&path) {
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
@@ -169,22 +190,28 @@ impl Task<'_> {
         result
     }
 
-    fn cells(&mut self) -> Result<(), SweepError> {
+    fn cells(&mut self, missing: &[CellPlan]) -> Result<(), SweepError> {
         // Rows may have come between the look at them and the claim.
-        let missing = missing(&self.experiment.config, self.model)?;
+        let config = &self.experiment.config;
+        let (id, settings) = (self.model.id(), config.decode_settings());
+        let lacks =
+            |cell: &&CellPlan| !row_path(&config.out, &id, &settings, cell.beam as u64).exists();
+        let missing: Vec<CellPlan> = missing.iter().filter(lacks).copied().collect();
         if missing.is_empty() {
             return Ok(());
         }
         let (claim, told) = (&self.claim, &mut *self.told);
-        let trained = self
-            .experiment
-            .train(&self.model.spec, self.device, &mut |progress| {
+        let trained = self.experiment.train(
+            &self.model.spec,
+            std::slice::from_ref(self.device),
+            &mut |progress| {
                 claim.tell("training", None, progress.step, progress.steps);
                 if claim.check().is_err() {
                     return ControlFlow::Break(());
                 }
                 told(Event::Trained(progress))
-            });
+            },
+        );
         let trained = match trained {
             Err(ExperimentError::Train(TrainError::Stopped { .. })) => {
                 self.claim.check()?;

@@ -11,24 +11,32 @@ use burn::tensor::{Device, Gradients as Graph, Tensor};
 use genret_kernels::{self as kernels, Moments};
 
 use super::TrainOptions;
+use crate::model::recompute::{self, NamedGradients};
 use crate::model::{checkpoint, parameters};
 
 /// Gradients by parameter name, flat.
 #[derive(Default)]
 pub struct Gradients {
-    by_name: BTreeMap<String, Tensor<1>>,
+    by_name: NamedGradients,
 }
 
 impl Gradients {
     /// Adds the gradients of one backward pass through `model`.
     pub fn add<M: Module>(&mut self, model: &M, graph: Graph) {
-        for (name, gradient) in parameters::gradients(model, graph) {
-            let sum = match self.by_name.remove(&name) {
-                Some(sum) => sum + gradient,
-                None => gradient,
-            };
-            self.by_name.insert(name, sum);
+        self.add_named(parameters::gradients(model, graph));
+    }
+
+    /// Adds gradients by parameter name.
+    pub(super) fn add_named(&mut self, gradients: NamedGradients) {
+        for (name, gradient) in gradients {
+            recompute::add(&mut self.by_name, name, gradient);
         }
+    }
+
+    /// The gradients by name, on `device`.
+    pub(super) fn on(self, device: &Device) -> NamedGradients {
+        let moved = self.by_name.into_iter();
+        moved.map(|(name, g)| (name, g.to_device(device))).collect()
     }
 
     /// Euclidean norm over all parameters, summed in the order of their names.
@@ -85,13 +93,16 @@ impl AdamW {
             let Some(gradient) = gradients.by_name.remove(name) else {
                 return weights;
             };
-            let weight_decay = if shape.len() > 1 {
-                options.weight_decay as f32
+            let group = options.group_of(name);
+            let decay = group.and_then(|g| g.weight_decay);
+            let decay = decay.unwrap_or(if shape.len() > 1 {
+                options.weight_decay
             } else {
                 0.0
-            };
+            });
             let step = kernels::AdamWStep {
-                weight_decay,
+                weight_decay: decay as f32,
+                learning_rate: learning_rate * group.map_or(1.0, |g| g.learning_rate),
                 ..step
             };
             let (weights, updated) = kernels::adamw(weights, gradient, moments.remove(name), &step);

@@ -1,6 +1,7 @@
 use super::*;
-use crate::model::ModelOptions;
+use crate::model::{Family, ModelOptions, checkpoint, parameters};
 use crate::rng;
+use crate::types::TokenId;
 use burn::tensor::Device;
 use rand::RngExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -45,6 +46,18 @@ fn model(device: &Device) -> Model {
     config.init(3, device)
 }
 
+fn t5(device: &Device) -> Model {
+    let options = ModelOptions {
+        family: Family::T5,
+        n_layers: Some(2),
+        d_model: Some(32),
+        n_heads: Some(4),
+        ..Default::default()
+    };
+    let config = options.resolve(VOCAB as usize).unwrap();
+    config.init(3, device)
+}
+
 fn options() -> TrainOptions {
     TrainOptions {
         batch_size: 8,
@@ -79,6 +92,8 @@ fn train(
             options,
             seed: 5,
             flops: &|prompt, target| (prompt + 10 * target) as f64,
+            peak_flops: Some(1e12),
+            replicas: &[],
             folder,
             progress: &mut |p| {
                 assert_ne!(Some(p.step), stop, "stopped on purpose");
@@ -111,6 +126,8 @@ fn rows(folder: &Path) -> Vec<StepRow> {
     rows.into_iter()
         .map(|row| StepRow {
             tokens_per_sec: 0.0,
+            utilisation: None,
+            peak_bytes: None,
             ..row
         })
         .collect()
@@ -137,6 +154,7 @@ fn a_resumed_run_ends_with_the_same_bits() {
         assert_eq!(
             TrainSummary {
                 secs: summary.secs,
+                peak_bytes: summary.peak_bytes,
                 ..resumed_summary
             },
             summary
@@ -178,6 +196,111 @@ fn training_learns_and_micro_batches_do_not_matter() {
     }
 }
 
+/// Loss and gradients of a batch by parameter name.
+fn gradients(
+    model: &Model,
+    replicas: &[Device],
+    options: &TrainOptions,
+) -> Vec<(String, Vec<f32>)> {
+    let examples = Copying { examples: 11 }.epoch(0).unwrap();
+    let batch: Vec<&Example> = examples.iter().collect();
+    let (loss, found) = loss_and_gradients(model, replicas, &batch, options).unwrap();
+    let found = found.on(&Device::flex()).into_iter();
+    let found = found.map(|(name, g)| (name, checkpoint::values(g)));
+    std::iter::once(("loss".into(), vec![loss as f32]))
+        .chain(found)
+        .collect()
+}
+
+fn assert_close(found: &[(String, Vec<f32>)], expected: &[(String, Vec<f32>)]) {
+    assert_eq!(found.len(), expected.len());
+    for ((name, found), (other, expected)) in found.iter().zip(expected) {
+        assert_eq!(name, other);
+        let largest = expected.iter().fold(0f32, |m, v| m.max(v.abs()));
+        for (a, b) in found.iter().zip(expected) {
+            assert!((a - b).abs() <= 1e-5 * largest.max(1e-3), "{name}: {a} {b}");
+        }
+    }
+}
+
+#[test]
+fn layers_computed_again_give_the_same_gradients() {
+    let device = Device::flex().autodiff();
+    let again = TrainOptions {
+        gradient_checkpointing: true,
+        ..options()
+    };
+    for model in [model(&device), t5(&device)] {
+        let expected = gradients(&model, &[], &options());
+        assert!(expected.len() > 10);
+        assert_close(&gradients(&model, &[], &again), &expected);
+    }
+}
+
+#[test]
+fn devices_share_a_step() {
+    let device = Device::flex().autodiff();
+    let options = TrainOptions {
+        micro_batch_size: 2,
+        ..options()
+    };
+    for model in [model(&device), t5(&device)] {
+        let expected = gradients(&model, &[], &options);
+        let shared = gradients(&model, &[Device::flex(), Device::flex()], &options);
+        assert_close(&shared, &expected);
+        let again = gradients(&model, &[Device::flex(), Device::flex()], &options);
+        assert_eq!(shared, again);
+    }
+}
+
+#[test]
+fn averaged_weights_follow_and_survive_a_stop() {
+    let averaged = TrainOptions {
+        ema: 0.9,
+        ..options()
+    };
+    let (plain, _) = train(&folder("plain"), &options(), None).unwrap();
+    let whole = folder("averaged");
+    let (expected, _) = train(&whole, &averaged, None).unwrap();
+    assert_ne!(weights(&expected), weights(&plain));
+    let broken = folder("averaged-broken");
+    assert!(train(&broken, &averaged, Some(13)).is_none());
+    let (resumed, _) = train(&broken, &averaged, None).unwrap();
+    assert_eq!(weights(&resumed), weights(&expected));
+
+    // By hand: 1, then 0.9 * 1 + 0.1 * 2.
+    let model = model(&Device::flex().autodiff());
+    let with =
+        |model: Model, value: f32| parameters::replace(model, |_, _, old| old.full_like(value));
+    let (one, two) = (with(model.clone(), 1.0), with(model, 2.0));
+    let mut average = Average::new(0.9, &one);
+    average.update(&two);
+    let values = weights(&average.of(two));
+    assert!(
+        values
+            .iter()
+            .all(|(_, v)| v.iter().all(|&b| (f32::from_bits(b) - 1.1).abs() < 1e-6))
+    );
+}
+
+#[test]
+fn a_group_has_its_own_learning_rate() {
+    let grouped = TrainOptions {
+        groups: vec![ParameterGroup {
+            names: vec!["embed_tokens".into(), "layers.1.".into()],
+            learning_rate: 0.0,
+            weight_decay: Some(0.0),
+        }],
+        ..options()
+    };
+    let (trained, _) = train(&folder("groups"), &grouped, None).unwrap();
+    let first = weights(&model(&Device::flex()));
+    for ((name, before), (_, after)) in first.iter().zip(&weights(&trained)) {
+        let held = name.contains("embed_tokens") || name.contains("layers.1.");
+        assert_eq!(before == after, held, "{name}");
+    }
+}
+
 #[test]
 fn divergence_stops_with_the_step() {
     let folder = folder("diverged");
@@ -193,6 +316,8 @@ fn divergence_stops_with_the_step() {
         options: &wild,
         seed: 5,
         flops: &|_, _| 0.0,
+        peak_flops: None,
+        replicas: &[],
         folder: &folder,
         progress: &mut |_| ControlFlow::Continue(()),
     }
@@ -218,6 +343,8 @@ fn a_run_that_is_asked_to_stop_leaves_its_state_and_goes_on() {
         options: &seldom,
         seed: 5,
         flops: &|prompt, target| (prompt + 10 * target) as f64,
+        peak_flops: None,
+        replicas: &[],
         folder: &asked,
         progress: &mut |p| {
             if p.step == 9 {
@@ -247,6 +374,8 @@ fn a_run_that_is_asked_to_stop_leaves_its_state_and_goes_on() {
         options: &seldom,
         seed: 5,
         flops: &|prompt, target| (prompt + 10 * target) as f64,
+        peak_flops: None,
+        replicas: &[],
         folder: &asked,
         progress: &mut |p| {
             first.get_or_insert(p.step);
@@ -258,17 +387,4 @@ fn a_run_that_is_asked_to_stop_leaves_its_state_and_goes_on() {
     assert_eq!(first, Some(10));
     assert_eq!(weights(&resumed), weights(&expected));
     assert_eq!(rows(&asked), rows(&whole));
-}
-
-#[test]
-fn counters_survive_a_checkpoint() {
-    let counters = Counters {
-        step: 3,
-        examples: u64::MAX,
-        tokens: 1 << 40,
-        targets: 0,
-        flops: 1.5e18,
-    };
-    let (_, _, values) = counters.to_tensor();
-    assert_eq!(Counters::from_values(&values), Some(counters));
 }

@@ -12,6 +12,7 @@ use crate::data;
 use crate::decode::{BatchSize, DecodeOptions, Normalise, SampleOptions};
 use crate::experiment::OpenedModel;
 use crate::index::{LiveIndex, PassageSet};
+use crate::machine;
 use crate::model::{self, Model};
 use crate::retrieve::generative::Generative;
 use crate::retrieve::ranking::RankingOptions;
@@ -19,7 +20,6 @@ use crate::tokenizer::Tokenizer;
 use crate::types::{Query, QueryId};
 
 mod evidence;
-mod memory;
 mod oracle;
 mod partial;
 mod queries;
@@ -215,7 +215,11 @@ fn options(args: &DecodeArgs, max_new_tokens: usize) -> Result<DecodeOptions> {
         diversity_penalty: args.diversity_penalty,
         prefixes: args.prefix.clone(),
         batch_size: args.batch,
-        memory_gib: args.memory.or_else(memory::half_of_free_gib),
+        // Never nothing: one query at a time always runs.
+        memory_gib: args.memory.or_else(|| {
+            let half = machine::available_bytes()? / 2.0;
+            Some((half / f64::from(1 << 30)).max(1e-3))
+        }),
         ..DecodeOptions::default()
     };
     options.check().map_err(anyhow::Error::msg)?;

@@ -2,7 +2,6 @@
 
 mod query;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -19,6 +18,7 @@ use crate::data::example::corpus_tokens;
 use crate::index::{
     Field, IndexBuilder, IndexError, IndexOptions, IndexStats, LiveIndex, LiveWriter, PassageSet,
 };
+use crate::machine;
 use crate::tokenizer::Tokenizer;
 
 /// Passages tokenised between two updates of the progress bar.
@@ -187,21 +187,11 @@ fn build(args: &BuildArgs) -> Result<()> {
         })?;
     }
     eprint!("built in {:.1} s", begun.elapsed().as_secs_f64());
-    match peak_bytes() {
+    match machine::peak_bytes() {
         Some(bytes) => eprintln!(", {} MB of memory at most, corpus included", bytes >> 20),
         None => eprintln!(),
     }
     summary(&args.out)
-}
-
-/// The most memory that this process has held, where the system tells.
-fn peak_bytes() -> Option<usize> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kilobytes: usize = line.split_whitespace().next()?.parse().ok()?;
-    Some(kilobytes * 1024)
 }
 
 /// Runs what sorts the n-grams of `builder` and shows how far it is.

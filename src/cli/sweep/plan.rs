@@ -106,6 +106,7 @@ pub(super) fn run(args: &PlanArgs, shared: &Shared) -> Result<()> {
         &"queries",
     ])];
     let mut remarks = vec![];
+    let mut cautions: Vec<(String, Vec<String>)> = vec![];
     for bought in &all {
         let name = match several {
             true => format!("{}: {}", bought.series, bought.measure),
@@ -129,12 +130,22 @@ pub(super) fn run(args: &PlanArgs, shared: &Shared) -> Result<()> {
             &format!("{:.0} %", 100.0 * found.query_share),
         ]));
         for caution in &found.cautions {
-            remarks.push(format!("{name}: {caution}"));
+            match cautions.iter_mut().find(|(text, _)| text == caution) {
+                Some((_, names)) => names.push(name.clone()),
+                None => cautions.push((caution.clone(), vec![name.clone()])),
+            }
         }
     }
     table::print(&table::table(&lines, 1))?;
+    for (caution, names) in cautions {
+        let whose = match names.len() == lines.len() - 1 {
+            true => "by every law".to_string(),
+            false => names.join(", "),
+        };
+        say!("caution: {whose}: {caution}");
+    }
     for remark in remarks {
-        say!("caution: {remark}");
+        say!("no answer: {remark}");
     }
     Ok(())
 }

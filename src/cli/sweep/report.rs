@@ -148,9 +148,10 @@ fn print_laws(report: &Report) -> Result<()> {
             .map(|(i, name)| match intervals.get(i) {
                 Some(interval) => {
                     let [low, high] = interval.percentile;
-                    format!("{name} = {:.4} [{low:.4}, {high:.4}]", fit.params[i])
+                    let [value, low, high] = [fit.params[i], low, high].map(compact);
+                    format!("{name} = {value} [{low}, {high}]")
                 }
-                None => format!("{name} = {:.4}", fit.params[i]),
+                None => format!("{name} = {}", compact(fit.params[i])),
             })
             .collect();
         say!(
@@ -172,4 +173,12 @@ fn print_laws(report: &Report) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A number in few characters.
+fn compact(value: f64) -> String {
+    match value.abs() {
+        size if size == 0.0 || (1e-3..1e6).contains(&size) => format!("{value:.4}"),
+        _ => format!("{value:.3e}"),
+    }
 }

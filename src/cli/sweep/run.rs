@@ -16,10 +16,9 @@ use crate::cli::table::{self, say};
 use crate::cli::train::load_config;
 use crate::config::{Config, ExecutorKind};
 use crate::experiment::Experiment;
+use crate::machine;
 use crate::model;
-use crate::sweep::{
-    self, Claims, Event, Owner, Plan, SweepError, WorkerEvent, Workers, available_memory, slurm,
-};
+use crate::sweep::{self, Claims, Event, Owner, Plan, SweepError, WorkerEvent, Workers, slurm};
 
 /// FLOPs per second that a small model reaches in training on this many processor threads; only for
 /// the time estimate of a plan.
@@ -130,13 +129,10 @@ fn in_process(
 
 /// Places of the models that lack a cell.
 fn unfinished(config: &Config, plan: &Plan) -> Result<Vec<usize>> {
-    let mut places = vec![];
-    for (place, model) in plan.models.iter().enumerate() {
-        if !sweep::missing(config, model)?.is_empty() {
-            places.push(place);
-        }
-    }
-    Ok(places)
+    let missing = sweep::missing(config, plan)?;
+    Ok((0..missing.len())
+        .filter(|&place| !missing[place].is_empty())
+        .collect())
 }
 
 /// Arguments that make another process read the same configuration.
@@ -166,7 +162,7 @@ fn workers(
     let threads = (cores / count.min(chosen.len())).max(1);
     let memory_bytes = match config.executor.memory_gb {
         Some(gb) => 1e9 * gb,
-        None => available_memory().unwrap_or_else(|| {
+        None => machine::available_bytes().unwrap_or_else(|| {
             eprintln!("this machine does not say how much memory it has: set executor.memory_gb");
             f64::INFINITY
         }),

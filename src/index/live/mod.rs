@@ -27,7 +27,10 @@ use xxhash_rust::xxh3::Xxh3;
 use super::error::IndexError;
 use super::ngram::{IndexStats, NgramIndex};
 use super::rows::{State, child_of_node};
-use super::{Continuations, Field, Occurrence, PassageSet, SharedRow, StoredRow, SubstringIndex};
+use super::{
+    ContinuationRow, Continuations, Field, Occurrence, PassageSet, SharedRow, StoredRow,
+    SubstringIndex,
+};
 use crate::types::{PassageIdx, TokenId};
 use manifest::{MANIFEST, Manifest};
 
@@ -38,6 +41,9 @@ pub const MAX_SEGMENTS: usize = 3;
 /// Segments and shadow.
 const MAX_PARTS: usize = MAX_SEGMENTS + 1;
 const SHADOW: usize = MAX_SEGMENTS;
+/// Lists with fewer continuations than one in so many tokens of the vocabulary are merged; longer ones
+/// are summed by token.
+const FEW: usize = 1024;
 /// How often opening starts again because a writer replaced the files meanwhile.
 const OPEN_TRIES: usize = 20;
 
@@ -75,7 +81,18 @@ struct Tokenizer {
 
 /// Where an n-gram stands in a [`LiveIndex`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct LiveState([Option<State>; MAX_PARTS]);
+pub struct LiveState {
+    parts: [Option<State>; MAX_PARTS],
+    /// The n-gram of `parts` goes on with this token and occurs so often; the parts are asked when it is
+    /// used, since a search uses few of the states that it is offered.
+    next: Option<(TokenId, u32)>,
+}
+
+impl LiveState {
+    fn new(parts: [Option<State>; MAX_PARTS]) -> Self {
+        Self { parts, next: None }
+    }
+}
 
 /// Size and shape of a live index.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -300,6 +317,22 @@ impl LiveIndex {
         (inner < segment.index.num_passages()).then_some((segment, PassageIdx(inner as u32)))
     }
 
+    /// The places of an n-gram in the parts.
+    fn resolve(&self, state: &LiveState) -> [Option<State>; MAX_PARTS] {
+        match state.next {
+            None => state.parts,
+            Some((token, _)) => self.advance_parts(&state.parts, token),
+        }
+    }
+
+    fn advance_parts(
+        &self,
+        parts: &[Option<State>; MAX_PARTS],
+        token: TokenId,
+    ) -> [Option<State>; MAX_PARTS] {
+        std::array::from_fn(|p| self.part(p)?.advance(parts[p]?, token))
+    }
+
     fn part(&self, part: usize) -> Option<&NgramIndex> {
         if part == SHADOW {
             self.shadow.as_ref()
@@ -335,19 +368,24 @@ impl From<NgramIndex> for LiveIndex {
 }
 
 /// The only part that has the n-gram.
-fn only_part(state: &LiveState) -> Option<usize> {
-    let mut present = (0..MAX_PARTS).filter(|&p| state.0[p].is_some());
+fn only_part(parts: &[Option<State>; MAX_PARTS]) -> Option<usize> {
+    let mut present = (0..MAX_PARTS).filter(|&p| parts[p].is_some());
     let only = present.next()?;
     present.next().is_none().then_some(only)
 }
 
 /// The state of a continuation of an n-gram that only one segment has.
-fn child_of_only(parent: LiveState, slot: u32, rows: Range<u32>) -> LiveState {
-    LiveState(
-        parent
-            .0
-            .map(|part| part.map(|state| child_of_node(state, slot, rows.clone()))),
-    )
+fn child_of_only(parent: LiveState, token: TokenId, slot: u32, rows: Range<u32>) -> LiveState {
+    let child = |state| child_of_node(state, token, slot, rows.clone());
+    LiveState::new(parent.parts.map(|part| part.map(child)))
+}
+
+/// The state of a continuation of an n-gram that several parts have.
+fn child_of_several(parent: LiveState, token: TokenId, _slot: u32, rows: Range<u32>) -> LiveState {
+    LiveState {
+        next: Some((token, rows.end - rows.start)),
+        ..parent
+    }
 }
 
 /// Adds the continuations of an n-gram that only segment `p` has.
@@ -371,46 +409,89 @@ fn push_only<'i>(
     }
     let row = part.row(row);
     for (nth, (&token, count)) in row.tokens.iter().zip(row.counts()).enumerate() {
-        let mut state = LiveState([None; MAX_PARTS]);
-        state.0[p] = Some(row.state(nth));
-        out.push(token, count as u32, state);
+        let mut parts = [None; MAX_PARTS];
+        parts[p] = Some(row.state(nth));
+        out.push(token, count as u32, LiveState::new(parts));
     }
     out.end_row();
 }
 
-/// Adds the continuations of one n-gram that several parts have.
-fn push_union<'i>(
-    rows: &[Option<usize>; MAX_PARTS],
-    parts: &[Continuations<'i, State>; MAX_PARTS],
+/// Counts by token, all zero between two rows.
+struct Sums {
+    counts: Vec<u32>,
+    /// A bit per token: whether it was counted.
+    seen: Vec<u64>,
+}
+
+impl Sums {
+    fn new(vocab_size: usize) -> Self {
+        Self {
+            counts: vec![0; vocab_size],
+            seen: vec![0; vocab_size.div_ceil(64)],
+        }
+    }
+
+    /// Adds the continuations of one n-gram that the parts with a row have: the counts of the segments
+    /// less that of the shadow.
+    fn push_union<'i>(
+        &mut self,
+        parent: LiveState,
+        rows: &[Option<ContinuationRow<'_, State>>; MAX_PARTS],
+        out: &mut Continuations<'i, LiveState>,
+    ) {
+        for row in rows[..SHADOW].iter().flatten() {
+            for (token, count) in row.tokens.iter().zip(row.counts()) {
+                self.counts[token.index()] += count as u32;
+                self.seen[token.index() / 64] |= 1 << (token.0 % 64);
+            }
+        }
+        if let Some(row) = &rows[SHADOW] {
+            for (token, count) in row.tokens.iter().zip(row.counts()) {
+                let sum = &mut self.counts[token.index()];
+                *sum = sum.saturating_sub(count as u32);
+            }
+        }
+        for (word, bits) in (0..).zip(&mut self.seen) {
+            let mut left = std::mem::take(bits);
+            while left != 0 {
+                let token = word * 64 + left.trailing_zeros();
+                left &= left - 1;
+                let count = std::mem::take(&mut self.counts[token as usize]);
+                if count > 0 {
+                    out.push_token(TokenId(token), count);
+                }
+            }
+        }
+        out.end_made_row(parent, child_of_several);
+    }
+}
+
+/// As [`Sums::push_union`] without a look at every token: for few continuations.
+fn push_few<'i>(
+    parent: LiveState,
+    rows: &[Option<ContinuationRow<'_, State>>; MAX_PARTS],
     out: &mut Continuations<'i, LiveState>,
 ) {
-    let rows: [_; MAX_PARTS] = std::array::from_fn(|p| rows[p].map(|row| parts[p].row(row)));
     let mut next = [0; MAX_PARTS];
     loop {
-        let front = |p: usize| {
-            rows[p]
-                .as_ref()
-                .and_then(|row| row.tokens.get(next[p]).copied())
-        };
+        let front = |p: usize| rows[p].as_ref()?.tokens.get(next[p]).copied();
         let Some(token) = (0..MAX_PARTS).filter_map(front).min() else {
             break;
         };
-        let mut state = LiveState([None; MAX_PARTS]);
         let (mut count, mut gone) = (0, 0);
         for (p, row) in rows.iter().enumerate() {
             let Some(row) = row else { continue };
             if row.tokens.get(next[p]) == Some(&token) {
                 let added = if p == SHADOW { &mut gone } else { &mut count };
                 *added += row.count(next[p]);
-                state.0[p] = Some(row.state(next[p]));
                 next[p] += 1;
             }
         }
         if count > gone {
-            out.push(token, (count - gone) as u32, state);
+            out.push_token(token, (count - gone) as u32);
         }
     }
-    out.end_row();
+    out.end_made_row(parent, child_of_several);
 }
 
 impl SubstringIndex for LiveIndex {
@@ -448,42 +529,56 @@ impl SubstringIndex for LiveIndex {
     }
 
     fn root(&self) -> LiveState {
-        LiveState(std::array::from_fn(|p| self.part(p).map(NgramIndex::root)))
+        LiveState::new(std::array::from_fn(|p| self.part(p).map(NgramIndex::root)))
     }
 
     fn count(&self, state: LiveState) -> usize {
-        let count = |p: usize| Some(self.part(p)?.count(state.0[p]?));
+        if let Some((_, count)) = state.next {
+            return count as usize;
+        }
+        let count = |p: usize| Some(self.part(p)?.count(state.parts[p]?));
         let all: usize = (0..SHADOW).filter_map(count).sum();
         all.saturating_sub(count(SHADOW).unwrap_or(0))
     }
 
     fn advance(&self, state: LiveState, token: TokenId) -> Option<LiveState> {
-        let parts = std::array::from_fn(|p| self.part(p)?.advance(state.0[p]?, token));
-        let next = LiveState(parts);
+        let parts = self.resolve(&state);
+        let next = LiveState::new(self.advance_parts(&parts, token));
         (self.count(next) > 0).then_some(next)
     }
 
     fn continuations<'i>(&'i self, states: &[LiveState], out: &mut Continuations<'i, LiveState>) {
         out.clear();
+        let resolved: Vec<_> = states.iter().map(|state| self.resolve(state)).collect();
         let mut parts: [Continuations<'i, State>; MAX_PARTS] = Default::default();
         let mut rows = vec![[None; MAX_PARTS]; states.len()];
         let mut asked = vec![];
         for (p, found) in parts.iter_mut().enumerate() {
             let Some(index) = self.part(p) else { continue };
             asked.clear();
-            for (rows, state) in rows.iter_mut().zip(states) {
-                if let Some(state) = state.0[p] {
+            for (rows, state) in rows.iter_mut().zip(&resolved) {
+                if let Some(state) = state[p] {
                     rows[p] = Some(asked.len());
                     asked.push(state);
                 }
             }
             index.continuations(&asked, found);
         }
-        for (rows, state) in rows.iter().zip(states) {
+        let mut sums = None;
+        for (rows, state) in rows.iter().zip(&resolved) {
+            let parent = LiveState::new(*state);
             let only = only_part(state).filter(|&p| p != SHADOW);
-            match only.and_then(|p| Some((p, rows[p]?))) {
-                Some((p, row)) => push_only(p, row, *state, &parts[p], out),
-                None => push_union(rows, &parts, out),
+            if let Some((p, row)) = only.and_then(|p| Some((p, rows[p]?))) {
+                push_only(p, row, parent, &parts[p], out);
+                continue;
+            }
+            let rows = std::array::from_fn(|p| rows[p].map(|row| parts[p].row(row)));
+            let several: usize = rows.iter().flatten().map(|row| row.tokens.len()).sum();
+            if several >= self.vocab_size / FEW {
+                let sums = sums.get_or_insert_with(|| Sums::new(self.vocab_size));
+                sums.push_union(parent, &rows, out);
+            } else {
+                push_few(parent, &rows, out);
             }
         }
     }
@@ -491,7 +586,7 @@ impl SubstringIndex for LiveIndex {
     fn occurrences(&self, state: LiveState, limit: usize, out: &mut Vec<Occurrence>) {
         out.clear();
         let mut found = vec![];
-        for (segment, state) in self.segments.iter().zip(state.0) {
+        for (segment, state) in self.segments.iter().zip(self.resolve(&state)) {
             let Some(state) = state else { continue };
             let wanted = limit - out.len();
             let asked = if segment.deleted.is_empty() || self.shadow.is_none() {

@@ -316,3 +316,26 @@ fn a_writer_killed_at_any_moment_leaves_a_whole_number_of_changes() {
     assert!(generations.last() > generations.first(), "{generations:?}");
     fs::remove_dir_all(&folder).unwrap();
 }
+
+/// Lists that are short for the vocabulary are merged, not summed.
+#[test]
+fn equals_the_naive_index_in_a_large_vocabulary() {
+    let vocab = 70_000;
+    let folder = folder("large-vocabulary");
+    let mut writer = LiveWriter::create(&folder, vocab, 7, "", OPTIONS).unwrap();
+    let mut bodies = vec![];
+    for part in 0..3 {
+        let passages = passages(part, 300, 12, 30, vocab as u32 - 30);
+        add(&mut writer, &passages, bodies.len()).unwrap();
+        bodies.extend(passages.into_iter().map(|(_, body)| body));
+    }
+    let ids: Vec<String> = (0..bodies.len())
+        .step_by(3)
+        .map(|p| format!("p{p}"))
+        .collect();
+    delete(&mut writer, &ids);
+    bodies.iter_mut().step_by(3).for_each(Vec::clear);
+    let naive = NaiveIndex::new(Field::Body, vocab, OPTIONS.max_ngram_tokens, bodies);
+    compare(&writer.index().unwrap(), &naive, 3, 20);
+    fs::remove_dir_all(&folder).unwrap();
+}

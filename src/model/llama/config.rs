@@ -317,6 +317,23 @@ impl LlamaConfig {
         }
     }
 
+    /// Every projection by the last part of its name, with `[out, in]`.
+    pub(in super::super) fn linear_shapes(&self) -> Vec<(&'static str, [usize; 2])> {
+        let (d, f) = (self.hidden_size, self.intermediate_size);
+        let q = self.num_attention_heads * self.head_dim;
+        let kv = self.num_key_value_heads * self.head_dim;
+        let layer = [
+            ("q_proj", [q, d]),
+            ("k_proj", [kv, d]),
+            ("v_proj", [kv, d]),
+            ("o_proj", [d, q]),
+            ("gate_proj", [f, d]),
+            ("up_proj", [f, d]),
+            ("down_proj", [d, f]),
+        ];
+        layer.repeat(self.num_hidden_layers)
+    }
+
     /// What decoding keeps in memory beside the weights.
     pub fn footprint(&self) -> Footprint {
         let kv = self.num_key_value_heads * self.head_dim;

@@ -5,11 +5,12 @@
 //! d model width, v vocabulary.
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
-use genret_kernels::{self as kernels, BeamCache, CacheShape, Rotary};
+use burn::tensor::{Device, Int, Tensor};
+use genret_kernels::{self as kernels, AttentionShape, BeamCache, CacheShape, Rotary};
 
 use super::layers::{Embedding, Initializer, Linear, Norm, Sequences, id_tensor, with_rows};
-use super::{Footprint, ModelError, NextTokenModel};
+use super::recompute::{NamedGradients, Pulled, leaf};
+use super::{Footprint, ModelError, NextTokenModel, PromptTarget};
 use crate::types::TokenId;
 
 mod config;
@@ -195,10 +196,14 @@ impl Llama {
     ///
     /// # Panics
     /// With an empty prompt or target.
-    pub fn target_hidden(
-        &self,
-        examples: &[(&[TokenId], &[TokenId])],
-    ) -> Result<Tensor<2>, ModelError> {
+    pub fn target_hidden(&self, examples: &[PromptTarget<'_>]) -> Result<Tensor<2>, ModelError> {
+        let (batch, positions) = self.target_batch(examples);
+        let hidden = self.hidden(&batch, true)?;
+        Ok(kernels::embedding(hidden, positions))
+    }
+
+    /// What is read for (prompt, target) examples, and the flat rows that predict a target token.
+    fn target_batch(&self, examples: &[PromptTarget<'_>]) -> (Sequences, Tensor<1, Int>) {
         // The last target token is predicted, never read.
         let rows: Vec<Vec<TokenId>> = examples
             .iter()
@@ -210,9 +215,55 @@ impl Llama {
             let first = row * batch.seq + prompt.len() - 1;
             positions.extend((first..first + target.len()).map(|p| p as i32));
         }
-        let hidden = self.hidden(&batch, true)?;
         let positions = Tensor::from_ints(&positions[..], &self.device());
-        Ok(kernels::embedding(hidden, positions))
+        (batch, positions)
+    }
+
+    /// See [`Model::recomputed_gradients`](super::Model::recomputed_gradients).
+    pub(super) fn recomputed_gradients(
+        &self,
+        examples: &[PromptTarget<'_>],
+        scale: f64,
+    ) -> Result<(Tensor<1>, NamedGradients), ModelError> {
+        let (batch, positions) = self.target_batch(examples);
+        self.check_length(batch.seq)?;
+        let shape = self.attention_shape(&batch.lengths, true);
+        let attend = |q, k, v| kernels::attention(q, k, v, &self.rotary, &shape);
+        let forward = self.clone().valid();
+        let mut inputs = vec![forward.embed(&batch.tokens)];
+        for number in 0..self.config.num_hidden_layers {
+            let output = forward.layer(number, inputs[number].clone(), attend);
+            inputs.push(output);
+        }
+
+        let mut pulled = Pulled::new(self);
+        let last = leaf(inputs.pop().expect("the embedding is the first"));
+        let hidden = self
+            .model
+            .norm
+            .forward(last.clone(), self.config.rms_norm_eps);
+        let targets: Vec<TokenId> = examples.iter().flat_map(|(_, t)| *t).copied().collect();
+        let loss = self.loss_sum(kernels::embedding(hidden, positions), &targets);
+        let loss = loss.mul_scalar(scale);
+        let value = loss.clone().inner();
+        let [mut upstream] = pulled.backward(loss, [&last]);
+        for (number, input) in inputs.into_iter().enumerate().rev() {
+            let input = leaf(input);
+            let output = self.layer(number, input.clone(), attend);
+            [upstream] = pulled.through(output, upstream, [&input]);
+        }
+        pulled.through(self.embed(&batch.tokens), upstream, []);
+        Ok((value, pulled.gradients()))
+    }
+
+    fn attention_shape<'a>(&self, lengths: &'a [usize], causal: bool) -> AttentionShape<'a> {
+        AttentionShape {
+            heads: self.config.num_attention_heads,
+            kv_heads: self.config.num_key_value_heads,
+            head_dim: self.config.head_dim,
+            causal,
+            lengths,
+        }
     }
 
     /// One pass over a batch; `keys_values` is given every layer's keys (not yet rotated) and values.
@@ -222,13 +273,7 @@ impl Llama {
         causal: bool,
         keys_values: &mut dyn FnMut(usize, &Tensor<2>, &Tensor<2>),
     ) -> Tensor<2> {
-        let shape = kernels::AttentionShape {
-            heads: self.config.num_attention_heads,
-            kv_heads: self.config.num_key_value_heads,
-            head_dim: self.config.head_dim,
-            causal,
-            lengths: &batch.lengths,
-        };
+        let shape = self.attention_shape(&batch.lengths, causal);
         let embedded = self.embed(&batch.tokens);
         self.through_layers(embedded, |layer, q, k, v| {
             keys_values(layer, &k, &v);
@@ -242,21 +287,30 @@ impl Llama {
         mut x: Tensor<2>,
         mut attend: impl FnMut(usize, Tensor<2>, Tensor<2>, Tensor<2>) -> Tensor<2>,
     ) -> Tensor<2> {
-        let epsilon = self.config.rms_norm_eps;
-        for (number, layer) in self.model.layers.iter().enumerate() {
-            let attention = &layer.self_attn;
-            let h = layer.input_layernorm.forward(x.clone(), epsilon);
-            let attended = attend(
-                number,
-                attention.q_proj.forward(h.clone()),
-                attention.k_proj.forward(h.clone()),
-                attention.v_proj.forward(h),
-            );
-            x = x + attention.o_proj.forward(attended);
-            let h = layer.post_attention_layernorm.forward(x.clone(), epsilon);
-            x = x + layer.mlp.forward(h);
+        for number in 0..self.model.layers.len() {
+            x = self.layer(number, x, |q, k, v| attend(number, q, k, v));
         }
-        self.model.norm.forward(x, epsilon)
+        self.model.norm.forward(x, self.config.rms_norm_eps)
+    }
+
+    /// One layer, with `attend(q, k, v)` as its attention.
+    fn layer(
+        &self,
+        number: usize,
+        x: Tensor<2>,
+        attend: impl FnOnce(Tensor<2>, Tensor<2>, Tensor<2>) -> Tensor<2>,
+    ) -> Tensor<2> {
+        let (layer, epsilon) = (&self.model.layers[number], self.config.rms_norm_eps);
+        let attention = &layer.self_attn;
+        let h = layer.input_layernorm.forward(x.clone(), epsilon);
+        let attended = attend(
+            attention.q_proj.forward(h.clone()),
+            attention.k_proj.forward(h.clone()),
+            attention.v_proj.forward(h),
+        );
+        let x = x + attention.o_proj.forward(attended);
+        let h = layer.post_attention_layernorm.forward(x.clone(), epsilon);
+        x + layer.mlp.forward(h)
     }
 
     /// Logits `[n, vocab]` of hidden states `[n, d_model]`.

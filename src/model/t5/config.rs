@@ -367,6 +367,27 @@ impl T5Config {
         }
     }
 
+    /// Every projection by the last part of its name, with `[out, in]`.
+    pub(in super::super) fn linear_shapes(&self) -> Vec<(&'static str, [usize; 2])> {
+        let (d, f, width) = (self.d_model, self.d_ff, self.attention_width());
+        let attention = [
+            ("q", [width, d]),
+            ("k", [width, d]),
+            ("v", [width, d]),
+            ("o", [d, width]),
+        ];
+        let mlp: &[(&str, [usize; 2])] = match self.feed_forward_proj {
+            FeedForward::Relu => &[("wi", [f, d]), ("wo", [d, f])],
+            FeedForward::GatedGelu => &[("wi_0", [f, d]), ("wi_1", [f, d]), ("wo", [d, f])],
+        };
+        let attentions = attention.repeat(self.num_layers + 2 * self.num_decoder_layers);
+        [
+            attentions,
+            mlp.repeat(self.num_layers + self.num_decoder_layers),
+        ]
+        .concat()
+    }
+
     /// What decoding keeps in memory beside the weights.
     pub fn footprint(&self) -> Footprint {
         let (width, layers) = (self.attention_width(), self.num_decoder_layers);
@@ -433,6 +454,7 @@ impl T5Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sweep::flops::TrainingCost;
 
     fn options(size: &str) -> ModelOptions {
         ModelOptions {
@@ -596,7 +618,7 @@ mod tests {
         assert_eq!(counts.prefill(3), prompt + token + pair * (1.0 + 3.0));
         // Two target tokens: 1 + 2 positions of the decoder, 3 of the prompt each.
         let forward = prompt + 2.0 * token + pair * (3.0 + 6.0);
-        assert_eq!(counts.train(3, 2), 3.0 * forward);
+        assert_eq!(counts.train(3, 2, TrainingCost::default()), 3.0 * forward);
         // The second token on five beams sees 2 positions and the prompt.
         let second = token + pair * (2.0 + 3.0);
         assert_eq!(counts.decode(3, 2, 5), counts.prefill(3) + 5.0 * second);

@@ -14,7 +14,8 @@ use burn::tensor::{Device, Tensor};
 use genret_kernels::{self as kernels, BeamCache, CacheShape, CrossShape, RelativeShape};
 
 use super::layers::{Embedding, Linear, Sequences, id_tensor, with_rows};
-use super::{Footprint, ModelError, NextTokenModel};
+use super::recompute::{NamedGradients, Pulled, leaf};
+use super::{Footprint, ModelError, NextTokenModel, PromptTarget};
 use crate::types::TokenId;
 
 mod config;
@@ -79,33 +80,57 @@ impl T5 {
     /// Hidden states of the encoder after its final norm, `[batch * seq, d_model]`: every token sees
     /// every real token of its sequence. Rows of padding hold no meaning.
     pub fn encode(&self, batch: &Sequences) -> Tensor<2> {
+        let bias = self.encoder_bias(batch.seq);
+        let mut x = self.embed(&batch.tokens);
+        for number in 0..self.encoder.block.len() {
+            x = self.encoder_block(number, x, bias.clone(), &batch.lengths);
+        }
         let epsilon = self.config.layer_norm_epsilon;
+        self.encoder.final_layer_norm.forward(x, epsilon)
+    }
+
+    fn encoder_bias(&self, seq: usize) -> Tensor<2> {
+        let last = seq as isize - 1;
         let first = &self.encoder.block[0].layer.0.SelfAttention;
-        let last = batch.seq as isize - 1;
-        let bias = self.bias(first, -last..=last, true);
-        let shape = RelativeShape {
+        self.bias(first, -last..=last, true)
+    }
+
+    fn decoder_bias(&self, seq: usize) -> Tensor<2> {
+        let last = seq as isize - 1;
+        let first = &self.decoder.block[0].layer.0.SelfAttention;
+        self.bias(first, -last..=last, false)
+    }
+
+    fn encoder_block(
+        &self,
+        number: usize,
+        x: Tensor<2>,
+        bias: Tensor<2>,
+        lengths: &[usize],
+    ) -> Tensor<2> {
+        let epsilon = self.config.layer_norm_epsilon;
+        let (attention, mlp) = &self.encoder.block[number].layer;
+        let h = attention.layer_norm.forward(x.clone(), epsilon);
+        let attention = &attention.SelfAttention;
+        let attended = kernels::relative_attention(
+            attention.q.forward(h.clone()),
+            attention.k.forward(h.clone()),
+            attention.v.forward(h),
+            bias,
+            &self.relative_shape(lengths, false),
+        );
+        let x = x + attention.o.forward(attended);
+        let h = mlp.layer_norm.forward(x.clone(), epsilon);
+        x + mlp.DenseReluDense.forward(h)
+    }
+
+    fn relative_shape<'a>(&self, lengths: &'a [usize], causal: bool) -> RelativeShape<'a> {
+        RelativeShape {
             heads: self.config.num_heads,
             head_dim: self.config.d_kv,
-            causal: false,
-            lengths: &batch.lengths,
-        };
-        let mut x = self.embed(&batch.tokens);
-        for block in &self.encoder.block {
-            let (attention, mlp) = &block.layer;
-            let h = attention.layer_norm.forward(x.clone(), epsilon);
-            let attention = &attention.SelfAttention;
-            let attended = kernels::relative_attention(
-                attention.q.forward(h.clone()),
-                attention.k.forward(h.clone()),
-                attention.v.forward(h),
-                bias.clone(),
-                &shape,
-            );
-            x = x + attention.o.forward(attended);
-            let h = mlp.layer_norm.forward(x.clone(), epsilon);
-            x = x + mlp.DenseReluDense.forward(h);
+            causal,
+            lengths,
         }
-        self.encoder.final_layer_norm.forward(x, epsilon)
     }
 
     /// All decoder blocks and the final norm, with `attend(layer, q, own)` as the attentions: to the
@@ -115,23 +140,34 @@ impl T5 {
         mut x: Tensor<2>,
         mut attend: impl FnMut(usize, Tensor<2>, Option<[Tensor<2>; 2]>) -> Tensor<2>,
     ) -> Tensor<2> {
-        let epsilon = self.config.layer_norm_epsilon;
-        for (number, block) in self.decoder.block.iter().enumerate() {
-            let (own, cross, mlp) = &block.layer;
-            let h = own.layer_norm.forward(x.clone(), epsilon);
-            let attention = &own.SelfAttention;
-            let q = attention.q.forward(h.clone());
-            let own_keys_values = [attention.k.forward(h.clone()), attention.v.forward(h)];
-            let attended = attend(number, q, Some(own_keys_values));
-            x = x + attention.o.forward(attended);
-            let h = cross.layer_norm.forward(x.clone(), epsilon);
-            let attention = &cross.EncDecAttention;
-            let attended = attend(number, attention.q.forward(h), None);
-            x = x + attention.o.forward(attended);
-            let h = mlp.layer_norm.forward(x.clone(), epsilon);
-            x = x + mlp.DenseReluDense.forward(h);
+        for number in 0..self.decoder.block.len() {
+            x = self.decoder_block(number, x, |q, own| attend(number, q, own));
         }
+        let epsilon = self.config.layer_norm_epsilon;
         self.decoder.final_layer_norm.forward(x, epsilon)
+    }
+
+    /// One decoder block; `attend` as for all of them.
+    fn decoder_block(
+        &self,
+        number: usize,
+        x: Tensor<2>,
+        mut attend: impl FnMut(Tensor<2>, Option<[Tensor<2>; 2]>) -> Tensor<2>,
+    ) -> Tensor<2> {
+        let epsilon = self.config.layer_norm_epsilon;
+        let (own, cross, mlp) = &self.decoder.block[number].layer;
+        let h = own.layer_norm.forward(x.clone(), epsilon);
+        let attention = &own.SelfAttention;
+        let q = attention.q.forward(h.clone());
+        let own_keys_values = [attention.k.forward(h.clone()), attention.v.forward(h)];
+        let attended = attend(q, Some(own_keys_values));
+        let x = x + attention.o.forward(attended);
+        let h = cross.layer_norm.forward(x.clone(), epsilon);
+        let attention = &cross.EncDecAttention;
+        let attended = attend(attention.q.forward(h), None);
+        let x = x + attention.o.forward(attended);
+        let h = mlp.layer_norm.forward(x.clone(), epsilon);
+        x + mlp.DenseReluDense.forward(h)
     }
 
     /// Hidden states of the decoder after its final norm, `[batch * seq, d_model]`, for decoder inputs
@@ -143,30 +179,40 @@ impl T5 {
         memory_nd: &Tensor<2>,
         batch: &Sequences,
     ) -> Tensor<2> {
-        let config = &self.config;
-        let first = &self.decoder.block[0].layer.0.SelfAttention;
-        let last = batch.seq as isize - 1;
-        let bias = self.bias(first, -last..=last, false);
-        let own = RelativeShape {
-            heads: config.num_heads,
-            head_dim: config.d_kv,
-            causal: true,
-            lengths: &batch.lengths,
-        };
-        let cross = CrossShape {
-            heads: config.num_heads,
-            head_dim: config.d_kv,
-            queries: &batch.lengths,
-            keys: &prompts.lengths,
-        };
+        let bias = self.decoder_bias(batch.seq);
         let x = self.embed(&batch.tokens);
-        self.through_decoder(x, |layer, q, keys_values| match keys_values {
-            Some([k, v]) => kernels::relative_attention(q, k, v, bias.clone(), &own),
+        self.through_decoder(x, |layer, q, own| {
+            self.attend(layer, q, own, &bias, memory_nd, (prompts, batch))
+        })
+    }
+
+    /// The attentions of a decoder layer over whole sequences: to what was written before where `own` are its
+    /// keys and values, else to the prompts' `memory_nd`.
+    fn attend(
+        &self,
+        layer: usize,
+        q: Tensor<2>,
+        own: Option<[Tensor<2>; 2]>,
+        bias: &Tensor<2>,
+        memory_nd: &Tensor<2>,
+        (prompts, batch): (&Sequences, &Sequences),
+    ) -> Tensor<2> {
+        match own {
+            Some([k, v]) => {
+                let shape = self.relative_shape(&batch.lengths, true);
+                kernels::relative_attention(q, k, v, bias.clone(), &shape)
+            }
             None => {
                 let [k, v] = self.memory_keys_values(layer, memory_nd);
-                kernels::cross_attention(q, k, v, &cross)
+                let shape = CrossShape {
+                    heads: self.config.num_heads,
+                    head_dim: self.config.d_kv,
+                    queries: &batch.lengths,
+                    keys: &prompts.lengths,
+                };
+                kernels::cross_attention(q, k, v, &shape)
             }
-        })
+        }
     }
 
     /// Keys and values that a decoder layer makes of the encoder's output.
@@ -184,21 +230,27 @@ impl T5 {
     ///
     /// # Panics
     /// With an empty prompt or target.
-    pub fn target_hidden(
-        &self,
-        examples: &[(&[TokenId], &[TokenId])],
-    ) -> Result<Tensor<2>, ModelError> {
+    pub fn target_hidden(&self, examples: &[PromptTarget<'_>]) -> Result<Tensor<2>, ModelError> {
+        let (prompts, inputs) = self.target_batch(examples);
+        let hidden = self.decode(&prompts, &self.encode(&prompts), &inputs);
+        Ok(self.real_rows(hidden, &inputs))
+    }
+
+    /// Prompts, and what the decoder reads.
+    fn target_batch(&self, examples: &[PromptTarget<'_>]) -> (Sequences, Sequences) {
         let prompts: Vec<&[TokenId]> = examples.iter().map(|(prompt, _)| *prompt).collect();
-        let prompts = Sequences::pad(&prompts);
         // Shifted right from the start token: the last target token is predicted, never read.
         let inputs: Vec<Vec<TokenId>> = examples
             .iter()
             .map(|(_, target)| [&[self.start_token()], &target[..target.len() - 1]].concat())
             .collect();
-        let inputs = Sequences::pad(&inputs);
-        let hidden = self.decode(&prompts, &self.encode(&prompts), &inputs);
+        (Sequences::pad(&prompts), Sequences::pad(&inputs))
+    }
+
+    /// The rows of `hidden_nd` that are not padding.
+    fn real_rows(&self, hidden_nd: Tensor<2>, inputs: &Sequences) -> Tensor<2> {
         if inputs.lengths.iter().all(|&length| length == inputs.seq) {
-            return Ok(hidden);
+            return hidden_nd;
         }
         let lengths = inputs.lengths.iter().enumerate();
         let real: Vec<i32> = lengths
@@ -206,7 +258,83 @@ impl T5 {
             .map(|position| position as i32)
             .collect();
         let real = Tensor::from_ints(&real[..], &self.device());
-        Ok(kernels::embedding(hidden, real))
+        kernels::embedding(hidden_nd, real)
+    }
+
+    /// See [`Model::recomputed_gradients`](super::Model::recomputed_gradients).
+    pub(super) fn recomputed_gradients(
+        &self,
+        examples: &[PromptTarget<'_>],
+        scale: f64,
+    ) -> (Tensor<1>, NamedGradients) {
+        let (prompts, inputs) = self.target_batch(examples);
+        let epsilon = self.config.layer_norm_epsilon;
+        let forward = self.clone().valid();
+        let biases = [
+            forward.encoder_bias(prompts.seq),
+            forward.decoder_bias(inputs.seq),
+        ];
+        let [encoder_bias, decoder_bias] = biases.map(leaf);
+        let mut read = vec![forward.embed(&prompts.tokens)];
+        for number in 0..self.config.num_layers {
+            let bias = encoder_bias.clone().inner();
+            let x = read[number].clone();
+            read.push(forward.encoder_block(number, x, bias, &prompts.lengths));
+        }
+        let read_last = leaf(read.pop().expect("the embedding is the first"));
+        let norm = &forward.encoder.final_layer_norm;
+        let memory = leaf(norm.forward(read_last.clone().inner(), epsilon));
+        let block = |model: &Self, number, x, bias: &Tensor<2>, memory: &Tensor<2>| {
+            model.decoder_block(number, x, |q, own| {
+                model.attend(number, q, own, bias, memory, (&prompts, &inputs))
+            })
+        };
+        let mut written = vec![forward.embed(&inputs.tokens)];
+        for number in 0..self.config.num_decoder_layers {
+            let (bias, memory) = (decoder_bias.clone().inner(), memory.clone().inner());
+            let x = written[number].clone();
+            written.push(block(&forward, number, x, &bias, &memory));
+        }
+
+        let mut pulled = Pulled::new(self);
+        let last = leaf(written.pop().expect("the embedding is the first"));
+        let hidden = self.decoder.final_layer_norm.forward(last.clone(), epsilon);
+        let targets: Vec<TokenId> = examples.iter().flat_map(|(_, t)| *t).copied().collect();
+        let loss = self.loss_sum(self.real_rows(hidden, &inputs), &targets);
+        let loss = loss.mul_scalar(scale);
+        let value = loss.clone().inner();
+        let [mut upstream] = pulled.backward(loss, [&last]);
+        let mut of_bias = decoder_bias.clone().inner().zeros_like();
+        let mut of_memory = memory.clone().inner().zeros_like();
+        for (number, x) in written.into_iter().enumerate().rev() {
+            let x = leaf(x);
+            let output = block(self, number, x.clone(), &decoder_bias, &memory);
+            let [of_x, bias, remembered] =
+                pulled.through(output, upstream, [&x, &decoder_bias, &memory]);
+            upstream = of_x;
+            of_bias = of_bias + bias;
+            of_memory = of_memory + remembered;
+        }
+        pulled.through(self.embed(&inputs.tokens), upstream, []);
+        pulled.through(self.decoder_bias(inputs.seq), of_bias, []);
+
+        let output = self
+            .encoder
+            .final_layer_norm
+            .forward(read_last.clone(), epsilon);
+        let [mut upstream] = pulled.through(output, of_memory, [&read_last]);
+        let mut of_bias = encoder_bias.clone().inner().zeros_like();
+        for (number, x) in read.into_iter().enumerate().rev() {
+            let x = leaf(x);
+            let output =
+                self.encoder_block(number, x.clone(), encoder_bias.clone(), &prompts.lengths);
+            let [of_x, bias] = pulled.through(output, upstream, [&x, &encoder_bias]);
+            upstream = of_x;
+            of_bias = of_bias + bias;
+        }
+        pulled.through(self.embed(&prompts.tokens), upstream, []);
+        pulled.through(self.encoder_bias(prompts.seq), of_bias, []);
+        (value, pulled.gradients())
     }
 
     /// Logits `[n, vocab]` of the decoder's hidden states `[n, d_model]`.
