@@ -2,9 +2,10 @@
 //!
 //! They define what each fused operation means, serve the devices that have no fused path, and are
 //! what the tests compare with. They hold every intermediate tensor: [`linear_cross_entropy`] here
-//! keeps `[n, v]` logits.
+//! keeps `[n, v]` logits. In half precision, sums over many values (norms, softmax, losses) are taken in
+//! 32-bit floats.
 
-use burn::tensor::{Bool, Device, Int, Tensor, TensorData, activation};
+use burn::tensor::{Bool, DType, Device, FloatDType, Int, Tensor, TensorData, activation};
 
 use crate::attention::{AttentionShape, CrossShape, RelativeShape};
 use crate::optimiser::{AdamWStep, Moments};
@@ -21,7 +22,8 @@ pub fn token_losses(
     weight_vd: Tensor<2>,
     targets_n: Tensor<1, Int>,
 ) -> Tensor<1> {
-    let log_probs_nv = activation::log_softmax(hidden_nd.matmul(weight_vd.transpose()), 1);
+    let logits_nv = single(hidden_nd.matmul(weight_vd.transpose()));
+    let log_probs_nv = activation::log_softmax(logits_nv, 1);
     let targets_n1 = targets_n.unsqueeze_dim(1);
     log_probs_nv.gather(1, targets_n1).squeeze_dim::<1>(1).neg()
 }
@@ -42,8 +44,23 @@ pub fn linear_cross_entropy(
 
 /// See [`crate::rms_norm`].
 pub fn rms_norm(x_nd: Tensor<2>, gamma_d: Tensor<1>, eps: f64) -> Tensor<2> {
+    let dtype = x_nd.dtype();
+    let x_nd = single(x_nd);
     let rms_n1 = (x_nd.clone().square().mean_dim(1) + eps).sqrt();
-    (x_nd / rms_n1) * gamma_d.unsqueeze()
+    like(x_nd / rms_n1, dtype) * gamma_d.unsqueeze()
+}
+
+/// `x` in 32-bit floats.
+fn single<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    like(x, DType::F32)
+}
+
+/// `x` in floats of type `dtype`.
+fn like<const D: usize>(x: Tensor<D>, dtype: DType) -> Tensor<D> {
+    if x.dtype() == dtype {
+        return x;
+    }
+    x.cast(FloatDType::from(dtype))
 }
 
 /// See [`crate::swiglu`].
@@ -80,8 +97,9 @@ pub fn attention(
     let seq = rows / batch.max(1);
     let split = |x: Tensor<2>, heads: usize| x.reshape([batch, seq, heads, dim]).swap_dims(1, 2);
     let turn = |x: Tensor<4>| {
-        let cos = rotary.cos.clone().narrow(0, 0, seq).unsqueeze::<4>();
-        let sin = rotary.sin.clone().narrow(0, 0, seq).unsqueeze::<4>();
+        let table = |table: &Tensor<2>| like(table.clone().narrow(0, 0, seq), x.dtype());
+        let cos = table(&rotary.cos).unsqueeze::<4>();
+        let sin = table(&rotary.sin).unsqueeze::<4>();
         let first = x.clone().narrow(3, 0, dim / 2);
         let second = x.clone().narrow(3, dim / 2, dim / 2);
         x * cos + Tensor::cat(vec![second.neg(), first], 3) * sin
@@ -159,7 +177,8 @@ fn attend(
     let [batch, heads, queries, keys] = scores.dims();
     let dim = v.dims()[3];
     let hidden = hidden.expand([batch, heads, queries, keys]);
-    let probs = activation::softmax(scores.mask_fill(hidden, -1.0e9), 3);
+    let scores = single(scores).mask_fill(hidden, -1.0e9);
+    let probs = like(activation::softmax(scores, 3), v.dtype());
     let unused = unused.expand([batch, heads, queries, dim]);
     probs
         .matmul(v)

@@ -80,6 +80,15 @@ pub fn run(command: &Command) -> Result<()> {
 #[error("{0}")]
 pub struct RunFailed(pub String);
 
+/// Whether the machine failed, rather than what it was given.
+fn is_machines_fault(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{OutOfMemory, QuotaExceeded, StorageFull, WriteZero};
+    matches!(
+        error.kind(),
+        StorageFull | QuotaExceeded | WriteZero | OutOfMemory
+    )
+}
+
 /// Exit code of an error: 1 if the work itself failed, 2 if something it was given is wrong, 75 if it was asked
 /// to stop.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
@@ -108,6 +117,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
     let failed = error.chain().any(|cause| {
         cause.is::<RunFailed>()
             || matches!(cause.downcast_ref(), Some(ModelError::NotFinite { .. }))
+            || cause.downcast_ref().is_some_and(is_machines_fault)
     });
     if failed { 1 } else { 2 }
 }

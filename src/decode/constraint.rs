@@ -1,6 +1,5 @@
 //! What may be written next: one interface for n-gram indexes, identifier trees and free text.
 
-
 use crate::index::{Continuations, SharedRow, SubstringIndex};
 use crate::types::TokenId;
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::{Gradients, Tensor};
+use burn::tensor::{FloatDType, Gradients, Tensor};
 
 /// Where a walk over modules stands.
 #[derive(Default)]
@@ -162,4 +162,17 @@ pub fn gradients<M: Module>(module: &M, graph: Gradients) -> BTreeMap<String, Te
     };
     module.visit(&mut visitor);
     visitor.found
+}
+
+/// `module` with parameters rounded to brain floats of 16 bits. With autodiff they are computed from the
+/// given ones, which the gradients reach.
+pub fn bf16<M: Module>(module: M) -> M {
+    struct Mapper;
+    impl ModuleMapper for Mapper {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            let (id, tensor, _) = param.consume();
+            Param::initialized(id, tensor.cast(FloatDType::BF16))
+        }
+    }
+    module.map(&mut Mapper)
 }

@@ -25,7 +25,9 @@ mod options;
 mod state;
 mod step;
 
-pub use options::{LearningRate, ParameterGroup, Schedule, TrainOptions, kaplan_learning_rate};
+pub use options::{
+    LearningRate, ParameterGroup, Precision, Schedule, TrainOptions, kaplan_learning_rate,
+};
 
 use state::{Average, Counters, State};
 use step::{loss_and_gradients, validation_loss};
@@ -226,22 +228,7 @@ impl TrainRun<'_> {
             if !grad_norm.is_finite() {
                 return Err(diverged("the gradient norm", grad_norm));
             }
-            let State {
-                model,
-                mut optimizer,
-                mut average,
-                counters,
-            } = state;
-            let model = optimizer.step(model, gradients, grad_norm, learning_rate);
-            if let Some(average) = &mut average {
-                average.update(&model);
-            }
-            state = State {
-                model,
-                optimizer,
-                average,
-                counters,
-            };
+            state = state.updated(gradients, grad_norm, learning_rate);
 
             let tokens: usize = batch.iter().map(|e| num_tokens(e)).sum();
             let secs = started.elapsed().as_secs_f64();

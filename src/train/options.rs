@@ -40,6 +40,9 @@ pub struct TrainOptions {
     /// Keeps the activations of one layer instead of all, for the price of one more forward pass.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub gradient_checkpointing: bool,
+    /// Floats of the forward and backward pass; weights, moments and sums stay in 32 bits.
+    #[serde(skip_serializing_if = "Precision::is_single")]
+    pub precision: Precision,
     /// Steps between measurements of the validation loss; 0 measures after the last step only.
     pub validate_every: u64,
     /// Seconds between checkpoints.
@@ -55,6 +58,22 @@ fn is_default_cooldown(value: &f64) -> bool {
 
 fn is_zero(value: &f64) -> bool {
     *value == 0.0
+}
+
+/// Floats of the forward and backward pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 32 bits.
+    F32,
+    /// Brain floats of 16 bits (Micikevicius et al. 2018: 32-bit master weights), for GPUs.
+    Bf16,
+}
+
+impl Precision {
+    fn is_single(&self) -> bool {
+        *self == Self::F32
+    }
 }
 
 /// Parameters with settings of their own.
@@ -93,6 +112,7 @@ impl Default for TrainOptions {
             groups: vec![],
             ema: 0.0,
             gradient_checkpointing: false,
+            precision: Precision::F32,
             validate_every: 0,
             checkpoint_every_secs: 60.0,
         }
@@ -203,6 +223,11 @@ impl TrainOptions {
             if !(0.0..1.0).contains(&value) {
                 return Err(format!("train.{name} = {value} must lie in [0, 1)"));
             }
+        }
+        if self.gradient_checkpointing && self.precision != Precision::F32 {
+            return Err(
+                "train.gradient_checkpointing works with train.precision = \"f32\" only".into(),
+            );
         }
         for group in &self.groups {
             let positive = group.learning_rate >= 0.0 && group.weight_decay.unwrap_or(0.0) >= 0.0;

@@ -6,8 +6,7 @@ use std::path::Path;
 
 use burn::tensor::Tensor;
 
-use super::AdamW;
-use super::TrainError;
+use super::{AdamW, Gradients, TrainError};
 use crate::model::{Model, ModelError, checkpoint, parameters};
 
 /// What a checkpoint counts.
@@ -63,6 +62,17 @@ impl Average {
 }
 
 impl State {
+    /// The state after one update; what has been counted is left to the caller.
+    pub(super) fn updated(mut self, gradients: Gradients, norm: f64, learning_rate: f64) -> Self {
+        self.model = self
+            .optimizer
+            .step(self.model, gradients, norm, learning_rate);
+        if let Some(average) = &mut self.average {
+            average.update(&self.model);
+        }
+        self
+    }
+
     /// The model as it would be used now: with averaged weights, if they are kept.
     pub(super) fn result(&self) -> Model {
         match &self.average {

@@ -4,9 +4,9 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
 use super::optimizer::Gradients;
-use super::{TrainError, TrainOptions};
+use super::{Precision, TrainError, TrainOptions};
 use crate::data::example::Example;
-use crate::model::{Model, ModelError, PromptTarget};
+use crate::model::{Model, ModelError, PromptTarget, parameters};
 use crate::types::TokenId;
 
 /// Mean loss per target token of a batch, and its gradient.
@@ -34,7 +34,12 @@ pub(super) fn loss_and_gradients(
                 gradients.add_named(found);
                 loss
             } else {
-                let loss = micro_loss(&model, &examples)?.mul_scalar(scale);
+                let loss = match options.precision {
+                    Precision::F32 => micro_loss(&model, &examples)?,
+                    // Gradients flow through the rounded weights to the whole ones.
+                    Precision::Bf16 => micro_loss(&parameters::bf16(model.clone()), &examples)?,
+                };
+                let loss = loss.mul_scalar(scale);
                 let value = loss.clone().inner();
                 gradients.add(&model, loss.backward());
                 value

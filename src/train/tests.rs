@@ -238,6 +238,31 @@ fn layers_computed_again_give_the_same_gradients() {
 }
 
 #[test]
+fn half_precision_gives_about_the_same_gradients_in_whole_precision() {
+    let device = Device::flex().autodiff();
+    let half = TrainOptions {
+        precision: Precision::Bf16,
+        ..options()
+    };
+    for model in [model(&device), t5(&device)] {
+        let expected = gradients(&model, &[], &options());
+        let found = gradients(&model, &[], &half);
+        assert_ne!(found, expected);
+        assert_eq!(found.len(), expected.len());
+        for ((name, found), (_, expected)) in found.iter().zip(&expected) {
+            let norm = |v: &mut dyn Iterator<Item = f32>| v.map(|x| x * x).sum::<f32>().sqrt();
+            let difference = norm(&mut found.iter().zip(expected).map(|(a, b)| a - b));
+            let size = norm(&mut expected.iter().copied());
+            // Eight bits of mantissa, through two layers and back.
+            assert!(
+                difference < 0.05 * size + 1e-6,
+                "{name}: {difference} of {size}"
+            );
+        }
+    }
+}
+
+#[test]
 fn devices_share_a_step() {
     let device = Device::flex().autodiff();
     let options = TrainOptions {
