@@ -145,7 +145,8 @@ fn whole() -> f64 {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TokenizerOptions {
-    /// A Hugging Face `tokenizer.json`; otherwise one is trained.
+    /// A Hugging Face `tokenizer.json`, or the checkpoint that has one, a folder or `owner/name` on the hub;
+    /// otherwise one is trained.
     pub path: Option<PathBuf>,
     /// Algorithm of the trained one.
     pub kind: TokenizerKind,
@@ -368,6 +369,14 @@ impl Config {
                 // Any vocabulary: the names are checked.
                 options.resolve(1).map_err(|e| e.to_string())?;
             }
+        }
+        let starts = self.sweep.sizes.iter().chain(&self.model.size);
+        if self.tokenizer.path.is_none()
+            && let Some(name) = starts.into_iter().find(|size| size.contains('/'))
+        {
+            return Err(format!(
+                "the checkpoint `{name}` reads with its own tokenizer: set tokenizer.path, to `{name}` as well if it has one"
+            ));
         }
         for measure in &self.evaluate.measures {
             measure

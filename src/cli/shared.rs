@@ -5,7 +5,8 @@ use clap::Args;
 /// Flags that every command takes.
 #[derive(Args, Clone, Debug)]
 pub struct Shared {
-    /// Where tensors live: `cpu` or `cuda:N` [default: cpu].
+    /// Where tensors live: `cpu` or `cuda:N`; several, separated by commas, share the steps of `genret train`
+    /// [default: cpu].
     #[arg(long, global = true, default_value = "cpu", hide_default_value = true)]
     pub device: String,
     /// Seed of every random decision [default: the configuration's, else 0].

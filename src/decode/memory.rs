@@ -23,7 +23,7 @@ pub const AUTO_ROWS: usize = 2048;
 /// GiB that a batch may take where nobody says how much.
 pub const DEFAULT_GIB: f64 = 2.0;
 
-/// Bytes that decoding `queries` prompts of at most `prompt` tokens takes; see the [module](self).
+/// Bytes that decoding `queries` prompts of at most `prompt` tokens takes, by the formula at the head of `decode/memory.rs`.
 pub fn batch_bytes(
     footprint: &Footprint,
     options: &DecodeOptions,

@@ -23,7 +23,7 @@ use crate::data::trec::TrecError;
 use crate::data::{Corpus, DataError, Dataset, Pair, synth};
 use crate::decode::cgl::ContrastiveCase;
 use crate::index::{IndexBuilder, IndexError, IndexOptions, LiveIndex, NgramIndex, SubstringIndex};
-use crate::model::{ModelError, ModelOptions};
+use crate::model::{ModelError, ModelOptions, hub};
 use crate::plot::PlotError;
 use crate::record::{self, RecordError};
 use crate::retrieve::RetrieveError;
@@ -218,7 +218,13 @@ impl Experiment {
         let tokenizer_path = out.join("tokenizer.json");
         if !tokenizer_path.exists() {
             match &config.tokenizer.path {
-                Some(path) => Tokenizer::load(path)?.save(&tokenizer_path)?,
+                Some(path) if path.extension().is_some_and(|e| e == "json") => {
+                    Tokenizer::load(path)?.save(&tokenizer_path)?;
+                }
+                Some(checkpoint) => {
+                    let folder = hub::folder(&checkpoint.to_string_lossy())?;
+                    Tokenizer::load(&folder.join("tokenizer.json"))?.save(&tokenizer_path)?;
+                }
                 None => {
                     told("training the tokenizer");
                     let texts: Vec<String> = dataset

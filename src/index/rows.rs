@@ -44,7 +44,7 @@ pub(super) enum Text {
     Wide(View<u32>),
 }
 
-/// Where an n-gram stands in an [`NgramIndex`].
+/// Where an n-gram stands in an [`NgramIndex`](super::NgramIndex).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct State(pub(super) Place);
 

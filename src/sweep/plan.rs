@@ -37,7 +37,7 @@ pub struct ModelPlan {
     pub train_flops: f64,
     /// Expected FLOPs of measuring the contrastive generation loss.
     pub measure_flops: f64,
-    /// Expected bytes of a process that trains and decodes the model, see the [module](self).
+    /// Expected bytes of a process that trains and decodes the model, by the formula at the head of `sweep/plan.rs`.
     pub memory_bytes: f64,
     /// Optimiser updates.
     pub steps: u64,
