@@ -353,6 +353,18 @@ impl Config {
                     .into(),
             );
         }
+        let groups = self.decode.groups;
+        if !self.sweep.sizes.is_empty()
+            && let Some(beam) = self
+                .sweep
+                .beams
+                .iter()
+                .find(|&&beam| beam % groups.max(1) != 0)
+        {
+            return Err(format!(
+                "sweep.beams holds {beam}, which decode.groups = {groups} does not divide"
+            ));
+        }
         if self.sweep.beams.contains(&0) {
             return Err("sweep.beams holds a 0; a beam is at least 1 wide".into());
         }
@@ -485,6 +497,14 @@ mod tests {
         assert!(message(SMALL, &["train.epoch=1"]).contains("epoch"));
         assert!(message(SMALL, &["train.epochs"]).contains("key=value"));
         assert!(message(SMALL, &["data.fraction=0"]).contains("(0, 1]"));
+        let grid = [
+            "decode.groups=5",
+            "sweep.sizes=[\"s1m\"]",
+            "sweep.beams=[5, 12]",
+        ];
+        assert!(message(SMALL, &grid).contains("12"));
+        assert!(load(SMALL, &["decode.groups=5"]).is_ok());
+        assert!(message(SMALL, &["model.size=./folder"]).contains("tokenizer.path"));
         assert!(message(SMALL, &["data.synth.passages=10"]).contains("either"));
     }
 }

@@ -24,10 +24,8 @@ use crate::data::{Corpus, DataError, Dataset, Pair, synth};
 use crate::decode::cgl::ContrastiveCase;
 use crate::index::{IndexBuilder, IndexError, IndexOptions, LiveIndex, NgramIndex, SubstringIndex};
 use crate::model::{ModelError, ModelOptions, hub};
-use crate::plot::PlotError;
 use crate::record::{self, RecordError};
 use crate::retrieve::RetrieveError;
-use crate::scaling::ScalingError;
 use crate::tokenizer::{self, Tokenizer, TokenizerError};
 use crate::train::{ExampleSource, Progress, TrainError, TrainRun};
 use crate::types::{Passage, Query};
@@ -72,12 +70,6 @@ pub enum ExperimentError {
     /// Rows of results.
     #[error(transparent)]
     Record(#[from] RecordError),
-    /// Fitting laws.
-    #[error(transparent)]
-    Scaling(#[from] ScalingError),
-    /// Drawing.
-    #[error(transparent)]
-    Plot(#[from] PlotError),
     /// A file of the experiment could not be read or written.
     #[error("{}: {source}", path.display())]
     Io {
