@@ -14,6 +14,7 @@ mod evaluate;
 mod fit;
 mod index;
 mod progress;
+mod search;
 mod shared;
 mod stop;
 mod sweep;
@@ -49,6 +50,8 @@ enum Verb {
     Train(train::TrainArgs),
     /// Generate n-grams for queries and rank passages by them.
     Decode(decode::DecodeArgs),
+    /// Rank passages by BM25 or by the vectors of an index.
+    Search(search::SearchArgs),
     /// Measure runs against judgements.
     Evaluate(evaluate::EvaluateArgs),
     /// Contrastive generation loss of a model.
@@ -68,6 +71,7 @@ pub fn run(command: &Command) -> Result<()> {
         Verb::Index(command) => index::run(command, shared),
         Verb::Train(args) => train::run(args, shared),
         Verb::Decode(args) => decode::run(args, shared),
+        Verb::Search(args) => search::run(args, shared),
         Verb::Evaluate(args) => evaluate::run(args, shared),
         Verb::Cgl(args) => cgl::run(args, shared),
         Verb::Sweep(args) => sweep::run(args, shared),
