@@ -7,6 +7,7 @@
 use std::path::PathBuf;
 
 pub mod checkpoint;
+mod encoder;
 mod family;
 pub mod hub;
 mod layers;
@@ -18,6 +19,7 @@ pub mod parameters;
 pub mod recompute;
 mod t5;
 
+pub use encoder::{EncoderOptions, Pooling, Role, SparseVector, T5Part, Vectors, encode_all};
 pub use family::{Model, ModelConfig, ModelState};
 pub use layers::Sequences;
 pub use llama::{Llama, LlamaConfig, LlamaState, RopeScaling};
@@ -82,6 +84,21 @@ pub enum ModelError {
         /// Which values.
         what: &'static str,
     },
+    /// A setting of an encoder that makes no sense, or none with this model.
+    #[error("{setting} = {value}: {remedy}")]
+    Encoder {
+        /// The setting.
+        setting: &'static str,
+        /// Its value.
+        value: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// A model that was to read both ways and reads from left to right.
+    #[error(
+        "changing the last token of a text leaves the state of its first as it was: the model does not read both ways, or its weights are zero; open trained weights, or accept an encoder that reads from left to right with `bidirectional = false`"
+    )]
+    OneWay,
     /// A checkpoint that is neither a folder nor to be had from the Hugging Face hub.
     #[error("checkpoint `{name}`: {message}")]
     Hub {
