@@ -5,6 +5,7 @@ use crate::model::ModelError;
 use crate::tokenizer::TokenizerError;
 use crate::types::{Hit, Query};
 
+pub mod bm25;
 pub mod doc2query;
 pub mod generative;
 pub mod ranking;
