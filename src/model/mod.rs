@@ -13,6 +13,7 @@ pub mod hub;
 mod layers;
 mod llama;
 pub mod lora;
+mod masked;
 mod next_token;
 mod options;
 pub mod parameters;
@@ -24,6 +25,7 @@ pub use family::{Model, ModelConfig, ModelState};
 pub use layers::Sequences;
 pub use llama::{Llama, LlamaConfig, LlamaState, RopeScaling};
 pub use lora::LoraOptions;
+pub use masked::MaskedText;
 pub use next_token::{Footprint, NextTokenModel};
 pub use options::{Family, ModelOptions, default_heads, layers_and_width, params_of_size};
 pub use t5::{FeedForward, T5, T5Config, T5State};
@@ -99,6 +101,11 @@ pub enum ModelError {
         "changing the last token of a text leaves the state of its first as it was: the model does not read both ways, or its weights are zero; open trained weights, or accept an encoder that reads from left to right with `bidirectional = false`"
     )]
     OneWay,
+    /// Masked next-token prediction of a model that was never causal.
+    #[error(
+        "masked next-token prediction teaches a decoder alone to read both ways; a T5 encoder reads both ways as it is: train it for retrieval without this step"
+    )]
+    Unmasked,
     /// A checkpoint that is neither a folder nor to be had from the Hugging Face hub.
     #[error("checkpoint `{name}`: {message}")]
     Hub {
