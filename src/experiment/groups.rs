@@ -73,7 +73,7 @@ impl Experiment {
                 (None, _) => {
                     let hits = self
                         .bm25()
-                        .search(&query.text, contrast.depth + relevant.len());
+                        .rank(&query.text, contrast.depth + relevant.len());
                     hits.into_iter()
                         .map(|h| (h.passage, h.score.get()))
                         .collect()

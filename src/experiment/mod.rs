@@ -394,8 +394,10 @@ impl Experiment {
 
     /// BM25 over the passages, built when it is first asked for.
     pub fn bm25(&self) -> &Bm25 {
-        self.bm25
-            .get_or_init(|| Bm25::of_corpus(&self.dataset.corpus, Bm25Options::default()))
+        self.bm25.get_or_init(|| {
+            Bm25::of_corpus(&self.dataset.corpus, &Bm25Options::default())
+                .expect("the default parameters are in their ranges")
+        })
     }
 
     /// Tokens of prompt and target of a typical example of what a generative model learns: the means over some
