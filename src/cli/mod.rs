@@ -16,6 +16,7 @@ mod fuse;
 mod index;
 mod mine;
 mod progress;
+mod search;
 mod shared;
 mod stop;
 mod sweep;
@@ -51,6 +52,8 @@ enum Verb {
     Train(train::TrainArgs),
     /// Generate n-grams for queries and rank passages by them.
     Decode(decode::DecodeArgs),
+    /// Rank passages by BM25 or by the vectors of an index.
+    Search(search::SearchArgs),
     /// Measure runs against judgements.
     Evaluate(evaluate::EvaluateArgs),
     /// Combine runs into one.
@@ -74,6 +77,7 @@ pub fn run(command: &Command) -> Result<()> {
         Verb::Index(command) => index::run(command, shared),
         Verb::Train(args) => train::run(args, shared),
         Verb::Decode(args) => decode::run(args, shared),
+        Verb::Search(args) => search::run(args, shared),
         Verb::Evaluate(args) => evaluate::run(args, shared),
         Verb::Fuse(args) => fuse::run(args),
         Verb::Mine(args) => mine::run(args),
