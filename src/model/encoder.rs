@@ -476,6 +476,17 @@ mod tests {
     }
 
     #[test]
+    fn half_precision_changes_little() {
+        for (model, options) in encoders() {
+            let half = super::super::parameters::bf16(model.clone());
+            let pairs = [&model, &half].map(|model| rows(model, &texts(), &options).concat());
+            for (a, b) in pairs[0].iter().zip(&pairs[1]) {
+                assert!((a - b).abs() < 0.05, "{options:?}: {a} and {b}");
+            }
+        }
+    }
+
+    #[test]
     fn dense_vectors_have_the_length_that_they_should() {
         for (model, options) in encoders() {
             let length = |row: &[f32]| row.iter().map(|x| x * x).sum::<f32>().sqrt();
