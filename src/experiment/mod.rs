@@ -408,10 +408,14 @@ impl Experiment {
         }
     }
 
-    /// BM25 over the passages, built when it is first asked for.
-    pub fn bm25(&self) -> &Bm25 {
-        self.bm25
-            .get_or_init(|| Bm25::of_corpus(&self.dataset.corpus, Bm25Options::default()))
+    /// BM25 over the passages, made when it is first asked for.
+    pub fn bm25(&self) -> Result<&Bm25, ExperimentError> {
+        if let Some(bm25) = self.bm25.get() {
+            return Ok(bm25);
+        }
+        let made = Bm25::build(&self.dataset.corpus, &Bm25Options::default());
+        let made = made.map_err(RetrieveError::from)?;
+        Ok(self.bm25.get_or_init(|| made))
     }
 
     /// Tokens of prompt and target of a typical example of what a generative model learns: the means over some
