@@ -14,7 +14,6 @@ pub mod live;
 mod ngram;
 mod nodes;
 mod rows;
-mod storage;
 mod suffix;
 #[cfg(test)]
 mod tests;
