@@ -413,7 +413,7 @@ impl Experiment {
         if let Some(bm25) = self.bm25.get() {
             return Ok(bm25);
         }
-        let made = Bm25::build(&self.dataset.corpus, &Bm25Options::default());
+        let made = Bm25::of_corpus(&self.dataset.corpus, &Bm25Options::default());
         let made = made.map_err(RetrieveError::from)?;
         Ok(self.bm25.get_or_init(|| made))
     }
