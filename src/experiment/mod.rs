@@ -182,10 +182,12 @@ pub struct Experiment {
 mod cases;
 mod examples;
 mod groups;
+mod represented;
 mod texts;
 mod trained;
 
 pub use cases::{CaseOptions, contrastive_cases};
+pub use represented::{Found, Represented};
 pub use trained::{ModelRecord, ModelSpec, OpenedModel, Representation, Start, TrainedModel};
 
 /// What was prepared from which settings, in `prepared.json`.
