@@ -182,10 +182,12 @@ pub struct Experiment {
 mod cases;
 mod examples;
 mod groups;
+mod represented;
 mod texts;
 mod trained;
 
 pub use cases::{CaseOptions, contrastive_cases};
+pub use represented::{Found, Represented};
 pub use trained::{ModelRecord, ModelSpec, OpenedModel, Representation, Start, TrainedModel};
 
 /// What was prepared from which settings, in `prepared.json`.
@@ -413,7 +415,7 @@ impl Experiment {
         if let Some(bm25) = self.bm25.get() {
             return Ok(bm25);
         }
-        let made = Bm25::build(&self.dataset.corpus, &Bm25Options::default());
+        let made = Bm25::of_corpus(&self.dataset.corpus, &Bm25Options::default());
         let made = made.map_err(RetrieveError::from)?;
         Ok(self.bm25.get_or_init(|| made))
     }
