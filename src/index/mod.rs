@@ -18,6 +18,7 @@ mod storage;
 mod suffix;
 #[cfg(test)]
 mod tests;
+mod trie;
 
 pub use build::{IndexBuilder, IndexOptions};
 pub use error::IndexError;
@@ -25,6 +26,7 @@ pub use filter::PassageSet;
 pub use live::{LiveIndex, LiveState, LiveStats, LiveWriter};
 pub use ngram::{FieldStats, IndexStats, NgramIndex, PartStats};
 pub use rows::State;
+pub use trie::{Trie, TrieBuilder, TrieFile, TrieState};
 
 use std::ops::Range;
 
