@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 use crate::data::example::{SpanOptions, Template};
 use crate::data::synth::SynthOptions;
 use crate::decode::DecodeOptions;
-use crate::model::ModelOptions;
+use crate::model::{EncoderOptions, ModelOptions, Pooling};
 use crate::retrieve::ranking::RankingOptions;
 use crate::tokenizer::TokenizerKind;
-use crate::train::TrainOptions;
+use crate::train::{ContrastOptions, Loss, TrainOptions};
 
 mod executor;
 
@@ -72,6 +72,9 @@ pub struct Config {
     /// FLOP/s of the device at its best, so that training tells how much of it is used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peak_flops: Option<f64>,
+    /// How passages are found; a sweep replaces it.
+    #[serde(default)]
+    pub retriever: RetrieverKind,
     /// Where passages and queries come from.
     pub data: DataOptions,
     /// Which tokenizer.
@@ -83,6 +86,12 @@ pub struct Config {
     /// What the model learns to emit.
     #[serde(default)]
     pub objective: ObjectiveOptions,
+    /// How texts become representations, for sparse and dense retrieval.
+    #[serde(default)]
+    pub encoder: EncoderOptions,
+    /// How representations are learned.
+    #[serde(default)]
+    pub contrast: ContrastOptions,
     /// How it is trained.
     #[serde(default)]
     pub train: TrainOptions,
@@ -178,7 +187,31 @@ pub struct ObjectiveOptions {
     pub template: Template,
 }
 
-/// What a model reads and what it writes.
+/// How passages are found for a query.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RetrieverKind {
+    /// A model writes n-grams of them.
+    #[default]
+    Generative,
+    /// Weights of vocabulary terms and an inverted index.
+    Sparse,
+    /// Vectors and inner products.
+    Dense,
+}
+
+impl RetrieverKind {
+    /// The name, as configurations write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Generative => "generative",
+            Self::Sparse => "sparse",
+            Self::Dense => "dense",
+        }
+    }
+}
+
+/// What a model learns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Task {
@@ -187,6 +220,48 @@ pub enum Task {
     Ngrams,
     /// Queries for a passage, one example per pair (doc2query, Nogueira et al. 2019).
     Queries,
+    /// Masked tokens of passages, read in both directions: what representations begin with.
+    Mntp,
+    /// Representations, by contrast with negatives.
+    Cl,
+    /// Representations, by distilling a teacher.
+    Kd,
+    /// Representations, by half of each.
+    #[serde(rename = "cl+kd")]
+    ClKd,
+}
+
+impl Task {
+    /// The name, as configurations write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ngrams => "ngrams",
+            Self::Queries => "queries",
+            Self::Mntp => "mntp",
+            Self::Cl => "cl",
+            Self::Kd => "kd",
+            Self::ClKd => "cl+kd",
+        }
+    }
+
+    /// The loss, of tasks that learn representations.
+    pub fn loss(self) -> Option<Loss> {
+        match self {
+            Self::Ngrams | Self::Queries | Self::Mntp => None,
+            Self::Cl => Some(Loss::Contrastive),
+            Self::Kd => Some(Loss::Distillation),
+            Self::ClKd => Some(Loss::Both),
+        }
+    }
+
+    /// Whether models of this task can be those of `retriever`.
+    fn serves(self, retriever: RetrieverKind) -> bool {
+        match self {
+            Self::Ngrams | Self::Queries => retriever == RetrieverKind::Generative,
+            Self::Mntp => true,
+            Self::Cl | Self::Kd | Self::ClKd => retriever != RetrieverKind::Generative,
+        }
+    }
 }
 
 /// How results are measured.
@@ -240,6 +315,12 @@ pub struct SweepOptions {
     pub beams: Vec<usize>,
     /// Seeds; each is added to the configuration's.
     pub seeds: Vec<u64>,
+    /// Ways to find passages; without any, that of the configuration. Generative models are trained on n-grams.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub retrievers: Vec<RetrieverKind>,
+    /// Tasks of sparse and dense models; without any, that of the configuration.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub objectives: Vec<Task>,
     /// Sizes that no law is fitted to: they are run, predicted and drawn hollow.
     pub hold_out: Vec<String>,
 }
@@ -251,6 +332,8 @@ impl Default for SweepOptions {
             fractions: vec![1.0],
             beams: vec![10],
             seeds: vec![0],
+            retrievers: vec![],
+            objectives: vec![],
             hold_out: vec![],
         }
     }
@@ -328,6 +411,59 @@ impl Config {
         ))
     }
 
+    /// Every (retriever, task) of the sweep.
+    pub fn variants(&self) -> Vec<(RetrieverKind, Task)> {
+        let own = [self.retriever];
+        let retrievers = match &self.sweep.retrievers[..] {
+            [] => &own[..],
+            named => named,
+        };
+        let own = [self.objective.task];
+        let objectives = match &self.sweep.objectives[..] {
+            [] => &own[..],
+            named => named,
+        };
+        let tasks = |&retriever: &RetrieverKind| -> Vec<(RetrieverKind, Task)> {
+            match (retriever, self.objective.task) {
+                (RetrieverKind::Generative, task) if task.serves(retriever) => {
+                    vec![(retriever, task)]
+                }
+                (RetrieverKind::Generative, _) => vec![(retriever, Task::Ngrams)],
+                _ => objectives.iter().map(|&task| (retriever, task)).collect(),
+            }
+        };
+        retrievers.iter().flat_map(tasks).collect()
+    }
+
+    /// Whether n-grams are looked up: by a generative model, of the configuration itself or of its sweep.
+    pub fn needs_ngram_index(&self) -> bool {
+        let of_sweep = self.variants().into_iter().map(|(retriever, _)| retriever);
+        let mut all = of_sweep.chain([self.retriever]);
+        all.any(|retriever| retriever == RetrieverKind::Generative)
+    }
+
+    /// How the texts of a sparse or dense model become representations; what only sparse ones have is left
+    /// out of dense ones.
+    pub fn encoder_of(&self, retriever: RetrieverKind) -> Option<EncoderOptions> {
+        let encoder = self.encoder.clone();
+        match retriever {
+            RetrieverKind::Generative => None,
+            RetrieverKind::Sparse => Some(EncoderOptions {
+                pooling: Pooling::Sparse,
+                ..encoder
+            }),
+            RetrieverKind::Dense => Some(EncoderOptions {
+                pooling: match encoder.pooling {
+                    Pooling::Sparse => Pooling::Mean,
+                    own => own,
+                },
+                query_top_k: None,
+                passage_top_k: None,
+                ..encoder
+            }),
+        }
+    }
+
     fn check(&self) -> Result<(), String> {
         match (&self.data.folder, &self.data.synth) {
             (Some(_), None) | (None, Some(_)) => {}
@@ -347,12 +483,23 @@ impl Config {
                 return Err(format!("a data fraction of {fraction} must lie in (0, 1]"));
             }
         }
-        if objective.task == Task::Queries && !self.sweep.sizes.is_empty() {
-            return Err(
-                "a sweep measures retrieval, but objective.task = \"queries\" writes queries: train it with `genret train` and remove sweep.sizes"
-                    .into(),
-            );
+        let own = [(self.retriever, objective.task)];
+        for (retriever, task) in self.variants().into_iter().chain(own) {
+            if !task.serves(retriever) {
+                return Err(format!(
+                    "retriever = \"{}\" and objective.task = \"{}\" do not go together: generative models learn ngrams or queries, sparse and dense ones cl, kd or cl+kd",
+                    retriever.name(),
+                    task.name()
+                ));
+            }
         }
+        if matches!(objective.task, Task::Queries | Task::Mntp) && !self.sweep.sizes.is_empty() {
+            return Err(format!(
+                "a sweep measures retrieval, and objective.task = \"{}\" does not find passages: train it with `genret train` and remove sweep.sizes",
+                objective.task.name()
+            ));
+        }
+        self.contrast.check()?;
         let groups = self.decode.groups;
         if !self.sweep.sizes.is_empty()
             && let Some(beam) = self

@@ -12,6 +12,7 @@ pub mod allocator;
 pub mod atomic_file;
 pub mod machine;
 pub mod rng;
+mod section_file;
 
 pub mod data;
 pub mod eval;

@@ -157,6 +157,37 @@ pub struct StepRow {
     /// The most memory that the process has held so far, in bytes, where the system tells.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub peak_bytes: Option<u64>,
+    /// What the representations of the step looked like, where some are learned.
+    #[serde(flatten)]
+    pub representations: Option<Representations>,
+}
+
+/// What the representations of a training step looked like.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, serde::Deserialize)]
+pub struct Representations {
+    /// Passages that every query of the step was compared with.
+    pub pool: u64,
+    /// The contrastive part of the loss, in nats.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub contrastive: Option<f64>,
+    /// The distilled part of the loss.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub distillation: Option<f64>,
+    /// The regulariser's part of the loss.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub regulariser: Option<f64>,
+    /// Mean active terms of the queries.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub query_terms: Option<f64>,
+    /// Mean active terms of the passages.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub passage_terms: Option<f64>,
+    /// Share of queries and passages without any active term.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub dead: Option<f64>,
+    /// Terms that are active in every passage.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub always_on: Option<u64>,
 }
 
 #[cfg(test)]

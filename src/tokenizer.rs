@@ -5,7 +5,7 @@
 //! Unigram (Kudo 2018) with byte fallback, so that no text is unknown to either. Training repeats
 //! exactly: equal texts give an equal file on any number of threads.
 //!
-//! Special tokens are never added here; whoever builds a prompt places them.
+//! Special tokens are added by [`Tokenizer::encode_framed`] alone; whoever builds a prompt places them.
 
 mod training;
 
@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use serde_json::{Value, json};
 use thiserror::Error;
-use tokenizers::ModelWrapper;
+use tokenizers::{ModelWrapper, PostProcessor, TruncationDirection};
 use xxhash_rust::xxh3::Xxh3;
 
 use self::training::{begin_processor, skeleton, train_bpe, train_unigram};
@@ -290,6 +290,38 @@ impl Tokenizer {
         Ok(encoding.get_ids().iter().map(|&id| TokenId(id)).collect())
     }
 
+    /// The ids of a text that stands alone, `limit` at most: the text is cut, and what the tokenizer's template puts
+    /// before and after it is kept. With `close` the end token is last, where the tokenizer has one.
+    ///
+    /// The text is encoded as it is given, without a space before it.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Encode`].
+    pub fn encode_framed(
+        &self,
+        text: &str,
+        limit: usize,
+        close: bool,
+    ) -> Result<Vec<TokenId>, TokenizerError> {
+        let failed = |error: tokenizers::Error| encode_error(text, error.to_string());
+        let mut encoding = self.inner.encode_fast(text, false).map_err(failed)?;
+        let template = self.inner.get_post_processor();
+        let added = template.map_or(0, |template| template.added_tokens(false));
+        encoding.truncate(limit.saturating_sub(added), 0, TruncationDirection::Right);
+        encoding.take_overflowing();
+        let framed = self.inner.post_process(encoding, None, true);
+        let framed = framed.map_err(failed)?;
+        let mut tokens: Vec<TokenId> = framed.get_ids().iter().map(|&id| TokenId(id)).collect();
+        tokens.truncate(limit);
+        if let Some(eos) = self.eos.filter(|_| close && limit > 0)
+            && tokens.last() != Some(&eos)
+        {
+            tokens.truncate(limit - 1);
+            tokens.push(eos);
+        }
+        Ok(tokens)
+    }
+
     /// The ids of `text` with the byte range of each, without special tokens around it.
     ///
     /// # Errors
@@ -527,6 +559,9 @@ mod tests {
                     case["decoded_skip_special"].as_str().unwrap(),
                     "{name}"
                 );
+                let framed: Vec<TokenId> = serde_json::from_value(case["ids"].clone()).unwrap();
+                let limit = framed.len();
+                assert_eq!(tokenizer.encode_framed(text, limit, false).unwrap(), framed);
                 strings += 1;
             }
         }
@@ -577,6 +612,39 @@ mod tests {
             train(TokenizerKind::Bpe, 270).fingerprint(),
             train(TokenizerKind::Bpe, 265).fingerprint()
         );
+    }
+
+    #[test]
+    fn a_text_alone_is_cut_inside_its_frame() {
+        let frame = |tokenizer: &Tokenizer, text: &str, limit, close| -> Vec<u32> {
+            let tokens = tokenizer.encode_framed(text, limit, close).unwrap();
+            tokens.iter().map(|token| token.0).collect()
+        };
+        let bytes = Tokenizer::bytes();
+        assert_eq!(frame(&bytes, "abc", 2, true), [97, 98]);
+        assert!(frame(&bytes, "abc", 0, true).is_empty());
+        assert!(frame(&bytes, "", 4, true).is_empty());
+        // A template that begins texts with 1; 2 ends them where that is asked for.
+        let begun = train(TokenizerKind::Bpe, 260);
+        let text: Vec<u32> = begun.encode("xyz").unwrap().iter().map(|t| t.0).collect();
+        assert_eq!(frame(&begun, "xyz", 9, false), [&[1], &text[..]].concat());
+        assert_eq!(
+            frame(&begun, "xyz", 9, true),
+            [&[1], &text[..], &[2]].concat()
+        );
+        assert_eq!(frame(&begun, "xyz", 3, false), [1, text[0], text[1]]);
+        assert_eq!(frame(&begun, "xyz", 3, true), [1, text[0], 2]);
+        assert_eq!(frame(&begun, "xyz", 1, false), [1]);
+        let Some(folder) = crate::shared::shared("fixtures/hf-parity/tokenizers") else {
+            return;
+        };
+        // This one's template ends texts itself.
+        let ended = Tokenizer::load(&folder.join("unigram-t5-style")).unwrap();
+        let end = ended.eos().unwrap().0;
+        for close in [false, true] {
+            let tokens = frame(&ended, "The river and its bridge", 3, close);
+            assert_eq!((tokens.len(), tokens[2]), (3, end));
+        }
     }
 
     #[test]

@@ -146,6 +146,16 @@ pub struct Passage {
     pub text: String,
 }
 
+impl Passage {
+    /// Title and text as one, with a space between: what BM25 and the encoders read.
+    pub fn full_text(&self) -> String {
+        match &self.title[..] {
+            "" => self.text.clone(),
+            title => format!("{title} {}", self.text),
+        }
+    }
+}
+
 /// One line of a ranking.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Hit {

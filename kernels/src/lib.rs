@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`linear`] | product with a weight `[out, in]`, and both products of its backward pass |
 //! | [`linear_cross_entropy`] | output projection, softmax, loss and both gradients, in row chunks |
+//! | [`sparse_pool`] | output projection, largest logit of each term over a text, `ln(1 + relu(.))` |
 //! | [`rms_norm`] | mean of squares, scaling, gain |
 //! | [`swiglu`], [`geglu`], [`relu`] | SiLU or GELU of the gate times the other branch; the plain unit |
 //! | [`attention`] | rotary positions, grouped-query scores, softmax, weighted sum |
@@ -51,6 +52,7 @@ mod product;
 mod rms_norm;
 mod rotary;
 mod simd;
+mod sparse_pool;
 
 pub use attention::{
     AttentionShape, CrossShape, RelativeShape, attention, cross_attention, relative_attention,
@@ -64,3 +66,4 @@ pub use log_sum_exp::log_sum_exp;
 pub use optimiser::{AdamWStep, Moments, adamw, squared_norm};
 pub use rms_norm::rms_norm;
 pub use rotary::Rotary;
+pub use sparse_pool::sparse_pool;

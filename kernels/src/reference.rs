@@ -5,6 +5,8 @@
 //! keeps `[n, v]` logits. In half precision, sums over many values (norms, softmax, losses) are taken in
 //! 32-bit floats.
 
+use std::ops::Range;
+
 use burn::tensor::{Bool, DType, Device, FloatDType, Int, Tensor, TensorData, activation};
 
 use crate::attention::{AttentionShape, CrossShape, RelativeShape};
@@ -40,6 +42,32 @@ pub fn linear_cross_entropy(
         Some(weights_n) => (losses_n * weights_n).sum(),
         None => losses_n.sum(),
     }
+}
+
+/// See [`crate::sparse_pool`].
+pub fn sparse_pool(
+    hidden_nd: Tensor<2>,
+    weight_vd: Tensor<2>,
+    texts: &[Range<usize>],
+    scale: f32,
+) -> Tensor<2> {
+    let vocab = weight_vd.dims()[0];
+    let weight_dv = weight_vd.transpose();
+    let pooled = texts.iter().map(|text| {
+        if text.is_empty() {
+            return Tensor::zeros([1, vocab], (&hidden_nd.device(), DType::F32));
+        }
+        let rows = hidden_nd.clone().narrow(0, text.start, text.len());
+        let logits = single(rows.matmul(weight_dv.clone()));
+        activation::relu(logits.max_dim(0))
+            .mul_scalar(scale)
+            .log1p()
+    });
+    let pooled: Vec<Tensor<2>> = pooled.collect();
+    if pooled.is_empty() {
+        return Tensor::zeros([0, vocab], (&hidden_nd.device(), DType::F32));
+    }
+    Tensor::cat(pooled, 0)
 }
 
 /// See [`crate::rms_norm`].

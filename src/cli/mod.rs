@@ -13,8 +13,11 @@ mod decode;
 mod docid;
 mod evaluate;
 mod fit;
+mod fuse;
 mod index;
+mod mine;
 mod progress;
+mod search;
 mod shared;
 mod stop;
 mod sweep;
@@ -53,8 +56,14 @@ enum Verb {
     Train(train::TrainArgs),
     /// Generate n-grams for queries and rank passages by them.
     Decode(decode::DecodeArgs),
+    /// Rank passages by BM25 or by the vectors of an index.
+    Search(search::SearchArgs),
     /// Measure runs against judgements.
     Evaluate(evaluate::EvaluateArgs),
+    /// Combine runs into one.
+    Fuse(fuse::FuseArgs),
+    /// Take hard negatives from a run.
+    Mine(mine::MineArgs),
     /// Contrastive generation loss of a model.
     Cgl(cgl::CglArgs),
     /// Run a grid of models, fit scaling laws, draw curves.
@@ -73,7 +82,10 @@ pub fn run(command: &Command) -> Result<()> {
         Verb::Docid(command) => docid::run(command, shared),
         Verb::Train(args) => train::run(args, shared),
         Verb::Decode(args) => decode::run(args, shared),
+        Verb::Search(args) => search::run(args, shared),
         Verb::Evaluate(args) => evaluate::run(args, shared),
+        Verb::Fuse(args) => fuse::run(args),
+        Verb::Mine(args) => mine::run(args),
         Verb::Cgl(args) => cgl::run(args, shared),
         Verb::Sweep(args) => sweep::run(args, shared),
         Verb::Fit(args) => fit::run(args, shared),
@@ -111,7 +123,9 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
         };
         match inner {
             ExperimentError::Train(TrainError::Stopped { .. }) => Some(stop::STOPPED),
-            ExperimentError::Train(TrainError::Diverged { .. }) => Some(1),
+            ExperimentError::Train(TrainError::Diverged { .. } | TrainError::Collapsed { .. }) => {
+                Some(1)
+            }
             ExperimentError::Model(ModelError::NotFinite { .. }) => Some(1),
             _ => None,
         }

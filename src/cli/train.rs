@@ -46,19 +46,20 @@ pub(super) fn run(args: &TrainArgs, shared: &Shared) -> Result<()> {
     let devices = model::open_devices(&shared.device)?;
     let experiment = Experiment::open(config, &mut |what| eprintln!("{what}"))?;
     let config = &experiment.config;
-    let spec = experiment.model_spec(&config.model, 1.0, config.seed)?;
-    let (prompt, target) = experiment.typical_example()?;
-    let counts = spec.model.counts();
+    let variant = (config.retriever, config.objective.task);
+    let spec = experiment.model_spec(&config.model, variant, 1.0, config.seed)?;
+    let (tokens, flops) = experiment.typical(&spec)?;
     let examples = spec.num_examples as f64 * spec.train.epochs;
     let (layers, width) = spec.model.layers_and_width();
     eprintln!(
         "{layers} layers of width {width}, {} + {} parameters (embedding + rest)\n\
-         {} pairs, {} examples an epoch of about {prompt} + {target} tokens, about {:.3e} FLOPs",
+         {} pairs, {} examples an epoch of about {tokens:.0} tokens, {:.3} epochs, about {:.3e} FLOPs",
         spec.model.params_embedding(),
         spec.model.params_non_embedding(),
         spec.num_pairs,
         spec.num_examples,
-        examples * counts.train(prompt, target, spec.training_cost()),
+        spec.train.epochs,
+        examples * flops,
     );
     if args.dry_run {
         say!(
@@ -93,9 +94,13 @@ pub(super) fn run(args: &TrainArgs, shared: &Shared) -> Result<()> {
     say!("tokens           {}", summary.tokens_seen);
     say!("FLOPs            {:.3e}", summary.flops);
     say!("seconds          {:.1}", summary.secs);
-    say!("training loss    {:.4} nats/token", summary.train_loss);
+    let unit = match spec.representation {
+        Some(_) => "nats/query",
+        None => "nats/token",
+    };
+    say!("training loss    {:.4} {unit}", summary.train_loss);
     if let Some(loss) = summary.validation_loss {
-        say!("validation loss  {loss:.4} nats/token");
+        say!("validation loss  {loss:.4} {unit}");
     }
     Ok(())
 }

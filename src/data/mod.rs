@@ -9,6 +9,7 @@ use std::path::PathBuf;
 pub mod batch;
 pub mod example;
 pub mod inspect;
+pub mod masking;
 pub mod reader;
 pub mod synth;
 pub mod trec;

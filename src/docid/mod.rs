@@ -26,7 +26,7 @@ pub use report::{LevelReport, Report};
 pub use vectors::Vectors;
 
 use crate::data::Corpus;
-use crate::index::{IndexError, Trie, TrieBuilder, TrieFile};
+use crate::index::{Trie, TrieBuilder, TrieError, TrieFile};
 use crate::rng::stream;
 use crate::tokenizer::{Tokenizer, TokenizerError};
 use crate::types::PassageIdx;
@@ -37,7 +37,7 @@ use crate::types::PassageIdx;
 pub enum DocidError {
     /// The file of identifiers, or what it is to hold.
     #[error(transparent)]
-    Index(#[from] IndexError),
+    Trie(#[from] TrieError),
     /// A title could not be tokenised.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
@@ -271,7 +271,7 @@ pub struct Notes {
 /// Uses all threads; the result does not depend on their number.
 ///
 /// # Errors
-/// [`DocidError::Option`], [`DocidError::NoTokenizer`], [`DocidError::Tokenizer`], [`DocidError::Index`].
+/// [`DocidError::Option`], [`DocidError::NoTokenizer`], [`DocidError::Tokenizer`], [`DocidError::Trie`].
 pub fn make(
     corpus: &Corpus,
     options: &DocidOptions,
@@ -343,7 +343,7 @@ impl Made {
     /// Writes the identifiers of the passages of `corpus` to `path`, which is complete or untouched afterwards.
     ///
     /// # Errors
-    /// [`IndexError::Io`].
+    /// [`TrieError::Io`].
     pub fn write(&self, path: &Path, corpus: &Corpus) -> Result<(), DocidError> {
         let ids = corpus.passages().iter().map(|p| p.id.as_str());
         let notes = serde_json::to_string(&self.notes).expect("notes are plain numbers and words");
@@ -428,22 +428,15 @@ impl Docids {
     /// Opens what `genret docid build` wrote.
     ///
     /// # Errors
-    /// [`IndexError`] if it is something else or damaged.
+    /// [`TrieError`] if it is something else or damaged.
     pub fn open(path: &Path) -> Result<Self, DocidError> {
         let file = TrieFile::open(path)?;
-        let notes: Notes = serde_json::from_str(file.notes()).map_err(|e| IndexError::Damaged {
-            path: path.into(),
-            what: format!("its notes: {e}"),
-            build: "genret docid build",
-        })?;
+        let notes: Notes = serde_json::from_str(file.notes())
+            .map_err(|e| TrieError::damaged(path, format!("its notes: {e}")))?;
         let (dims, tokens) = (notes.dims, file.trie().vocab_size());
         let numbers = file.numbers().len();
         if dims > 0 && (numbers % dims != 0 || numbers / dims > tokens) {
-            return Err(DocidError::Index(IndexError::Damaged {
-                path: path.into(),
-                what: "the centroids do not fit the codes".into(),
-                build: "genret docid build",
-            }));
+            return Err(TrieError::damaged(path, "the centroids do not fit the codes").into());
         }
         Ok(Self {
             path: path.into(),
@@ -472,8 +465,11 @@ impl Docids {
 
     /// Tokens of the model that has those of `tokenizer` and the codes.
     pub fn vocab_size(&self, tokenizer: &Tokenizer) -> usize {
-        let codes = self.file.trie().vocab_size()
-            - self.notes.vocab_size.min(self.file.trie().vocab_size());
+        let codes = self
+            .file
+            .trie()
+            .vocab_size()
+            .saturating_sub(self.notes.vocab_size);
         tokenizer.vocab_size() + codes
     }
 

@@ -17,6 +17,7 @@ use crate::types::QueryId;
 pub mod answer;
 pub mod cgl;
 pub mod compare;
+pub mod fusion;
 mod measures;
 
 pub use measures::{Measure, MeasureError};

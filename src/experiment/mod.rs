@@ -7,28 +7,33 @@
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, OnceLock};
 
 use burn::module::Module;
 use burn::tensor::Device;
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::atomic_file;
-use crate::config::{self, Config, ConfigError, Task};
+use crate::config::{self, Config, ConfigError, ObjectiveOptions, RetrieverKind, Task};
 use crate::data::example::{
-    Example, ExampleError, ExampleMaker, PassageTokens, SpanOptions, Template, corpus_tokens,
-    nested_subset,
+    Example, ExampleError, PassageTokens, SpanOptions, Template, corpus_tokens, nested_subset,
 };
 use crate::data::trec::TrecError;
 use crate::data::{Corpus, DataError, Dataset, Pair, synth};
 use crate::decode::cgl::ContrastiveCase;
 use crate::index::{IndexBuilder, IndexError, IndexOptions, LiveIndex, NgramIndex, SubstringIndex};
-use crate::model::{ModelError, ModelOptions, hub};
+use crate::model::{EncoderOptions, Model, ModelError, ModelOptions, hub};
 use crate::record::{self, RecordError};
 use crate::retrieve::RetrieveError;
+use crate::retrieve::bm25::{Bm25, Bm25Options};
 use crate::tokenizer::{self, Tokenizer, TokenizerError};
-use crate::train::{ExampleSource, Progress, TrainError, TrainRun};
+use crate::train::{
+    Contrastive, ExampleSource, Generation, GroupSource, Objective, Progress, TrainError, TrainRun,
+    TrainSummary, discard_checkpoint,
+};
 use crate::types::{Passage, Query};
+
+use texts::Texts;
 
 /// Version of genret and the commit it was built from.
 pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " ", env!("GENRET_COMMIT"));
@@ -122,6 +127,29 @@ pub enum ExperimentError {
         /// The split.
         split: String,
     },
+    /// A run of a teacher that does not tell what is to be learned.
+    #[error(
+        "{}: no scores for query `{query}` of {what}: score them with `genret teach`, or lower contrast.per_query",
+        path.display()
+    )]
+    Unscored {
+        /// The run.
+        path: PathBuf,
+        /// The query.
+        query: String,
+        /// Which passages lack a score.
+        what: &'static str,
+    },
+    /// A corpus that is smaller than what a query is to be compared with.
+    #[error(
+        "contrast.per_query = {wanted}: the corpus has {corpus} passages, too few for as many negatives"
+    )]
+    FewPassages {
+        /// Negatives per query.
+        wanted: usize,
+        /// Passages of the corpus.
+        corpus: usize,
+    },
     /// A passage that its tokens do not give back.
     #[error(
         "passage `{doc}` of the index does not read back from its tokens: its text is not what was indexed; rebuild with `genret index build`"
@@ -140,17 +168,21 @@ pub struct Experiment {
     pub dataset: Dataset,
     /// The tokenizer of models and index.
     pub tokenizer: Tokenizer,
-    /// All n-grams of the passages' bodies.
-    pub index: NgramIndex,
+    index: Option<NgramIndex>,
     passages: Vec<PassageTokens>,
     collection: u64,
+    bm25: OnceLock<Bm25>,
+    texts: Mutex<Option<Texts>>,
 }
 
 mod cases;
+mod examples;
+mod groups;
+mod texts;
 mod trained;
 
 pub use cases::{CaseOptions, contrastive_cases};
-pub use trained::{ModelRecord, ModelSpec, OpenedModel, Start, TrainedModel};
+pub use trained::{ModelRecord, ModelSpec, OpenedModel, Representation, Start, TrainedModel};
 
 /// What was prepared from which settings, in `prepared.json`.
 #[derive(PartialEq, Serialize, Deserialize)]
@@ -236,21 +268,16 @@ impl Experiment {
         let tokenizer = Tokenizer::load(&tokenizer_path)?;
         told("tokenising passages");
         let passages = corpus_tokens(&tokenizer, dataset.corpus.passages())?;
-        let index_path = out.join("index.genret");
-        if !index_path.exists() {
-            told("building the n-gram index");
-            let hint = tokenizer_path.display().to_string();
-            let fingerprint = tokenizer.fingerprint();
-            let options = IndexOptions::default();
-            let mut builder =
-                IndexBuilder::new(tokenizer.vocab_size(), fingerprint, &hint, options)?;
-            for (passage, tokens) in dataset.corpus.passages().iter().zip(&passages) {
-                builder.push(passage.id.as_str(), &tokens.title, &tokens.body)?;
-            }
-            builder.write(&index_path)?;
-        }
-        let index = NgramIndex::open(&index_path)?;
-        index.check_tokenizer(tokenizer.fingerprint())?;
+        let index = match config.needs_ngram_index() {
+            true => Some(ngram_index(
+                out,
+                &tokenizer,
+                &dataset.corpus,
+                &passages,
+                told,
+            )?),
+            false => None,
+        };
         Ok(Self {
             config,
             dataset,
@@ -258,7 +285,18 @@ impl Experiment {
             index,
             passages,
             collection: prepared.collection,
+            bm25: OnceLock::new(),
+            texts: Mutex::new(None),
         })
+    }
+
+    /// All n-grams of the passages' bodies.
+    ///
+    /// # Panics
+    /// Where no model of the configuration writes n-grams ([`Config::needs_ngram_index`]).
+    pub fn index(&self) -> &NgramIndex {
+        let index = self.index.as_ref();
+        index.expect("only generative models look up n-grams")
     }
 
     /// The prompts of the experiment.
@@ -266,21 +304,32 @@ impl Experiment {
         &self.config.objective.template
     }
 
-    /// Everything that makes a model of shape `options` trained on `fraction` of the pairs that
-    /// `data.fraction` leaves.
+    /// Everything that makes a model of shape `options` that finds passages as `retriever` and learns `task` on
+    /// `fraction` of the pairs that `data.fraction` leaves.
     pub fn model_spec(
         &self,
         options: &ModelOptions,
+        (retriever, task): (RetrieverKind, Task),
         fraction: f64,
         seed: u64,
     ) -> Result<ModelSpec, ExperimentError> {
         let data = &self.config.data;
         let fraction = fraction * data.fraction;
         let pairs = self.pairs(fraction)?;
-        let objective = self.config.objective.clone();
-        let source = self.source(&pairs, seed)?;
+        let objective = ObjectiveOptions {
+            task,
+            ..self.config.objective.clone()
+        };
+        let representation = match (self.config.encoder_of(retriever), task.loss()) {
+            (Some(encoder), Some(_)) => Some(self.representation(retriever, task, encoder)?),
+            _ => None,
+        };
+        let num_examples = match representation {
+            Some(_) => pairs.len(),
+            None => self.source(&pairs, task, seed)?.len(),
+        };
         let (model, start, lora) = ModelSpec::resolve(options, self.tokenizer.vocab_size())?;
-        Ok(ModelSpec {
+        let mut spec = ModelSpec {
             model,
             start,
             lora,
@@ -290,25 +339,78 @@ impl Experiment {
             fraction,
             subset_seed: self.config.seed,
             num_pairs: pairs.len(),
-            num_examples: source.len(),
+            num_examples,
             validation: (data.validation.clone(), data.validation_queries),
             objective,
+            representation,
             train: self.config.train.clone(),
             seed,
+        };
+        if let Some(budget) = spec.train.flops {
+            let (_, flops) = self.typical(&spec)?;
+            spec.train.epochs = budget / (flops * spec.num_examples as f64);
+        }
+        Ok(spec)
+    }
+
+    fn representation(
+        &self,
+        retriever: RetrieverKind,
+        task: Task,
+        encoder: EncoderOptions,
+    ) -> Result<Representation, ExperimentError> {
+        let contrast = self.config.contrast.clone();
+        let teacher = contrast.teacher_file().filter(|_| task != Task::Cl);
+        let files = [contrast.negatives_file(), teacher].into_iter().flatten();
+        let hash = |path: &Path| {
+            let bytes = fs::read(path).map_err(io_error(path))?;
+            Ok::<_, ExperimentError>(xxhash_rust::xxh3::xxh3_64(&bytes))
+        };
+        Ok(Representation {
+            files: files.map(hash).collect::<Result<_, _>>()?,
+            retriever,
+            encoder,
+            contrast,
         })
     }
 
-    /// Tokens of prompt and target of a typical training example: the means over some pairs.
+    /// Tokens and training FLOPs of a typical example of `spec`.
+    pub fn typical(&self, spec: &ModelSpec) -> Result<(f64, f64), ExperimentError> {
+        match &spec.representation {
+            Some(representation) => {
+                let (query, passage) = self.typical_texts(&representation.encoder)?;
+                let passages = 1 + representation.contrast.per_query;
+                let flops = spec.text_flops(query) + passages as f64 * spec.text_flops(passage);
+                Ok(((query + passages * passage) as f64, flops))
+            }
+            None => {
+                let (prompt, target) = self.typical_example()?;
+                let counts = spec.model.counts();
+                let flops = counts.train(prompt, target, spec.training_cost());
+                Ok(((prompt + target) as f64, flops))
+            }
+        }
+    }
+
+    /// BM25 over the passages, built when it is first asked for.
+    pub fn bm25(&self) -> &Bm25 {
+        self.bm25
+            .get_or_init(|| Bm25::of_corpus(&self.dataset.corpus, Bm25Options::default()))
+    }
+
+    /// Tokens of prompt and target of a typical example of what a generative model learns: the means over some
+    /// pairs.
     pub fn typical_example(&self) -> Result<(usize, usize), ExperimentError> {
         let pairs = self.pairs(self.config.data.fraction)?;
         let some = &pairs[..pairs.len().min(200)];
-        let examples = self.source(some, 0)?.epoch(0)?;
+        let task = match self.config.objective.task {
+            Task::Queries => Task::Queries,
+            _ => Task::Ngrams,
+        };
+        let examples = self.source(some, task, 0)?.epoch(0)?;
         let mean = |len: fn(&Example) -> usize| {
-            examples
-                .iter()
-                .map(len)
-                .sum::<usize>()
-                .div_ceil(examples.len())
+            let sum: usize = examples.iter().map(len).sum();
+            sum.div_ceil(examples.len())
         };
         Ok((mean(|e| e.prompt.len()), mean(|e| e.target.len())))
     }
@@ -330,28 +432,66 @@ impl Experiment {
         let (config, folder) = (&self.config, self.model_folder(spec));
         if TrainedModel::is_in(&folder) {
             let trained = TrainedModel::open(&folder, device)?;
-            TrainRun::discard_checkpoint(&folder)?;
+            discard_checkpoint(&folder)?;
             return Ok(trained);
         }
         fs::create_dir_all(&folder).map_err(io_error(&folder))?;
+        let model = spec.begin(&device.clone().autodiff())?;
         let pairs = self.pairs(spec.fraction)?;
-        let validation = self.validation()?;
-        let (counts, cost) = (spec.model.counts(), spec.training_cost());
-        let (model, summary) = TrainRun {
-            source: &self.source(&pairs, spec.seed)?,
-            validation: &validation,
+        let validation = self.validation_pairs()?;
+        let (task, seed) = (spec.objective.task, spec.seed);
+        let (model, summary) = match &spec.representation {
+            None => {
+                let validation = self.source(&validation, task, config.seed)?.epoch(0)?;
+                let (counts, cost) = (spec.model.counts(), spec.training_cost());
+                let objective = Generation {
+                    source: &self.source(&pairs, task, seed)?,
+                    validation: &validation,
+                    flops: &|prompt, target| counts.train(prompt, target, cost),
+                };
+                self.run(spec, &objective, replicas, &folder, model, progress)?
+            }
+            Some(representation) => {
+                let groups = |pairs: &[(u64, Pair)], split: &str, seed| {
+                    self.groups(pairs, split, representation, task, seed)
+                };
+                let validation = groups(&validation, &config.data.validation, config.seed)?;
+                let objective = Contrastive {
+                    source: &groups(&pairs, &config.data.train, seed)?,
+                    validation: &validation.epoch(0)?,
+                    encoder: &representation.encoder,
+                    options: &representation.contrast,
+                    loss: task.loss().expect("representations are learned by a loss"),
+                    seed,
+                    flops: &|tokens| spec.text_flops(tokens),
+                };
+                self.run(spec, &objective, replicas, &folder, model, progress)?
+            }
+        };
+        let trained = TrainedModel::save(model.valid(), spec, summary, &self.tokenizer, &folder)?;
+        discard_checkpoint(&folder)?;
+        Ok(trained)
+    }
+
+    fn run(
+        &self,
+        spec: &ModelSpec,
+        objective: &impl Objective,
+        replicas: &[Device],
+        folder: &Path,
+        model: Model,
+        progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<(Model, TrainSummary), ExperimentError> {
+        let mut run = TrainRun {
+            objective,
             options: &spec.train,
             seed: spec.seed,
-            flops: &|prompt, target| counts.train(prompt, target, cost),
-            peak_flops: config.peak_flops,
+            peak_flops: self.config.peak_flops,
             replicas,
-            folder: &folder,
+            folder,
             progress,
-        }
-        .run(spec.begin(&device.clone().autodiff())?)?;
-        let trained = TrainedModel::save(model.valid(), spec, summary, &self.tokenizer, &folder)?;
-        TrainRun::discard_checkpoint(&folder)?;
-        Ok(trained)
+        };
+        Ok(run.run(model)?)
     }
 
     /// The queries of `split` that are decoded and measured: those with a relevant passage, at most
@@ -400,102 +540,30 @@ impl Experiment {
             &options,
         )
     }
-
-    /// That share of the training pairs, with their place among all pairs, by which their spans are drawn: a pair has the
-    /// same spans in every fraction.
-    fn pairs(&self, fraction: f64) -> Result<Vec<(u64, Pair)>, ExperimentError> {
-        let split = &self.config.data.train;
-        let pairs = self.dataset.pairs(split)?;
-        if pairs.is_empty() {
-            return Err(ExperimentError::EmptySplit {
-                split: split.clone(),
-            });
-        }
-        // The subset depends on the configuration's seed alone, so that all models of a fraction
-        // see the same pairs.
-        let chosen = nested_subset(self.config.seed, pairs.len(), fraction);
-        Ok(chosen.into_iter().map(|i| (i as u64, pairs[i])).collect())
-    }
-
-    fn source<'a>(
-        &'a self,
-        pairs: &[(u64, Pair)],
-        seed: u64,
-    ) -> Result<PairSource<'a>, ExperimentError> {
-        let objective = &self.config.objective;
-        let maker = ExampleMaker::new(
-            &self.tokenizer,
-            objective.template.clone(),
-            objective.span.clone(),
-        )?;
-        let titles = pairs
-            .iter()
-            .filter(|(_, p)| objective.titles && !self.passages[p.passage.index()].title.is_empty())
-            .count();
-        let len = match objective.task {
-            Task::Ngrams => pairs.len() * objective.span.draws + titles,
-            Task::Queries => pairs.len(),
-        };
-        Ok(PairSource {
-            experiment: self,
-            len,
-            pairs: pairs.to_vec(),
-            maker,
-            seed,
-        })
-    }
-
-    fn validation(&self) -> Result<Vec<Example>, ExperimentError> {
-        let data = &self.config.data;
-        if data.validation.is_empty() {
-            return Ok(vec![]);
-        }
-        let pairs = self.dataset.pairs(&data.validation)?;
-        let share = (data.validation_queries as f64 / pairs.len().max(1) as f64).min(1.0);
-        let chosen: Vec<(u64, Pair)> = nested_subset(self.config.seed, pairs.len(), share)
-            .into_iter()
-            .map(|i| (i as u64, pairs[i]))
-            .collect();
-        Ok(self.source(&chosen, self.config.seed)?.epoch(0)?)
-    }
 }
 
-/// Training examples of (query, passage) pairs.
-struct PairSource<'a> {
-    experiment: &'a Experiment,
-    pairs: Vec<(u64, Pair)>,
-    len: usize,
-    maker: ExampleMaker<'a>,
-    seed: u64,
-}
-
-impl ExampleSource for PairSource<'_> {
-    fn len(&self) -> usize {
-        self.len
+/// The index of all n-grams of the passages' bodies, built below `out` if it is not there.
+fn ngram_index(
+    out: &Path,
+    tokenizer: &Tokenizer,
+    corpus: &Corpus,
+    passages: &[PassageTokens],
+    told: &mut dyn FnMut(&str),
+) -> Result<NgramIndex, ExperimentError> {
+    let path = out.join("index.genret");
+    if !path.exists() {
+        told("building the n-gram index");
+        let hint = out.join("tokenizer.json").display().to_string();
+        let (vocab, fingerprint) = (tokenizer.vocab_size(), tokenizer.fingerprint());
+        let mut builder = IndexBuilder::new(vocab, fingerprint, &hint, IndexOptions::default())?;
+        for (passage, tokens) in corpus.passages().iter().zip(passages) {
+            builder.push(passage.id.as_str(), &tokens.title, &tokens.body)?;
+        }
+        builder.write(&path)?;
     }
-
-    fn epoch(&self, epoch: u64) -> Result<Vec<Example>, ExampleError> {
-        let experiment = self.experiment;
-        let corpus = &experiment.dataset.corpus;
-        let of_pair = |(place, pair): &(u64, Pair)| {
-            let query = &experiment.dataset.queries[pair.query].text;
-            let tokens = &experiment.passages[pair.passage.index()];
-            if experiment.config.objective.task == Task::Queries {
-                return Ok(vec![self.maker.query(query, tokens)?]);
-            }
-            let passage = corpus.passage(pair.passage);
-            let mut examples = self
-                .maker
-                .ngram(query, passage, tokens, self.seed, epoch, *place)?;
-            if experiment.config.objective.titles {
-                examples.extend(self.maker.title(query, tokens)?);
-            }
-            Ok(examples)
-        };
-        let examples: Result<Vec<Vec<Example>>, ExampleError> =
-            self.pairs.par_iter().map(of_pair).collect();
-        Ok(examples?.into_iter().flatten().collect())
-    }
+    let index = NgramIndex::open(&path)?;
+    index.check_tokenizer(tokenizer.fingerprint())?;
+    Ok(index)
 }
 
 /// The passages of an index, read back from their tokens, for what needs words as well.

@@ -6,15 +6,16 @@ use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
 use super::{ExperimentError, VERSION, read_json, write_json};
-use crate::config::{self, ObjectiveOptions};
+use crate::config::{self, ObjectiveOptions, RetrieverKind};
 use crate::model::{
-    LoraOptions, Model, ModelConfig, ModelOptions, checkpoint, hub,
+    EncoderOptions, LoraOptions, Model, ModelConfig, ModelOptions, Pooling, T5Part, checkpoint,
+    hub,
     lora::{self, ADAPTER_CONFIG, AdapterConfig},
 };
 use crate::record;
 use crate::sweep::flops::TrainingCost;
 use crate::tokenizer::Tokenizer;
-use crate::train::{TrainOptions, TrainSummary};
+use crate::train::{ContrastOptions, TrainOptions, TrainSummary};
 
 const RECORD: &str = "genret.json";
 
@@ -25,6 +26,20 @@ pub struct Start {
     pub checkpoint: String,
     /// Hash of its configuration and weights.
     pub fingerprint: u64,
+}
+
+/// What makes the representations of a sparse or dense model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Representation {
+    /// Sparse or dense.
+    pub retriever: RetrieverKind,
+    /// How texts become representations.
+    pub encoder: EncoderOptions,
+    /// How representations are learned.
+    pub contrast: ContrastOptions,
+    /// Hashes of the files that negatives and teacher come from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<u64>,
 }
 
 /// Everything that makes a trained model; its hash is the model's id.
@@ -56,7 +71,10 @@ pub struct ModelSpec {
     pub validation: (String, usize),
     /// What the model learns.
     pub objective: ObjectiveOptions,
-    /// How.
+    /// Its representations, of a sparse or dense model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub representation: Option<Representation>,
+    /// How it is trained.
     pub train: TrainOptions,
     /// Seed of weights, order and spans.
     pub seed: u64,
@@ -95,6 +113,8 @@ pub struct OpenedModel {
     pub model: Model,
     /// What it was trained for; the default of a checkpoint from elsewhere.
     pub objective: ObjectiveOptions,
+    /// How it represents texts, if it was trained to.
+    pub encoder: Option<EncoderOptions>,
     /// Hash of what made the model.
     pub identity: String,
     folder: PathBuf,
@@ -157,6 +177,53 @@ impl ModelSpec {
         }
     }
 
+    /// How it finds passages and what it learns, such as `sparse cl+kd`; empty for a generative model.
+    pub fn variant(&self) -> String {
+        let name =
+            |r: &Representation| format!("{} {}", r.retriever.name(), self.objective.task.name());
+        self.representation.as_ref().map(name).unwrap_or_default()
+    }
+
+    /// Numbers in a representation: terms, or dimensions.
+    ///
+    /// # Panics
+    /// Of a generative model, as the methods that follow.
+    pub fn representation_width(&self) -> usize {
+        self.expect_representation().encoder.width(&self.model)
+    }
+
+    /// Hard negatives of a training example.
+    pub fn negatives(&self) -> usize {
+        self.expect_representation().contrast.per_query
+    }
+
+    /// FLOPs of the representation of a text of so many tokens.
+    pub fn representation_flops(&self, tokens: usize) -> f64 {
+        let encoder = &self.expect_representation().encoder;
+        let (decoder, head) = read_by(encoder);
+        self.model.counts().represent(tokens, decoder, head)
+    }
+
+    fn expect_representation(&self) -> &Representation {
+        let representation = self.representation.as_ref();
+        representation.expect("asked of sparse and dense models alone")
+    }
+
+    /// FLOPs of training once on a text of so many tokens, of a sparse or dense model.
+    ///
+    /// A second forward pass counts where gradients are cached: a batch has more passages than fit one pass.
+    pub(super) fn text_flops(&self, tokens: usize) -> f64 {
+        let representation = self.expect_representation();
+        let passages = self.train.batch_size * (1 + representation.contrast.per_query);
+        let cost = TrainingCost {
+            recomputed: passages > self.train.micro_batch_size,
+            ..self.training_cost()
+        };
+        let (decoder, head) = read_by(&representation.encoder);
+        let counts = self.model.counts();
+        counts.train_representation(tokens, decoder, head, cost)
+    }
+
     /// The model before its first step, on `device`.
     pub(super) fn begin(&self, device: &Device) -> Result<Model, ExperimentError> {
         let model = match &self.start {
@@ -170,6 +237,14 @@ impl ModelSpec {
             None => model,
         })
     }
+}
+
+/// Whether a decoder reads the texts too, and whether the output head is evaluated at their tokens.
+fn read_by(encoder: &EncoderOptions) -> (bool, bool) {
+    (
+        encoder.t5_part == T5Part::EncoderDecoder,
+        encoder.pooling == Pooling::Sparse,
+    )
 }
 
 impl TrainedModel {
@@ -253,6 +328,7 @@ impl OpenedModel {
             return Ok(Self {
                 identity: config::hash(&trained.record),
                 objective: trained.record.spec.objective,
+                encoder: trained.record.spec.representation.map(|r| r.encoder),
                 model: trained.model,
                 folder,
             });
@@ -269,6 +345,7 @@ impl OpenedModel {
         Ok(Self {
             model,
             objective: ObjectiveOptions::default(),
+            encoder: None,
             identity: config::hash(&checkpoint::fingerprint(&folder)?),
             folder,
         })

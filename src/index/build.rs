@@ -9,10 +9,10 @@ use super::error::IndexError;
 use super::file::{self, Header, Kind, Section};
 use super::ngram::NgramIndex;
 use super::nodes::{NodeTables, build_nodes};
-use super::storage::{Bytes, as_bytes};
 use super::suffix::{Symbol, sort_suffixes};
 use super::{BLOCK_TOKENS, Field};
 use crate::atomic_file;
+use crate::section_file::{Bytes, IdList, as_bytes};
 use crate::types::TokenId;
 
 /// Separators at the end of a text, so that a sort key can be read at every token.
@@ -53,8 +53,7 @@ pub struct IndexBuilder {
     tokenizer_hint: String,
     options: IndexOptions,
     texts: Texts,
-    id_ends: Vec<u64>,
-    id_bytes: Vec<u8>,
+    ids: IdList,
 }
 
 /// The texts of body and title.
@@ -122,14 +121,13 @@ impl IndexBuilder {
             tokenizer_hint: tokenizer_hint.into(),
             options,
             texts,
-            id_ends: vec![],
-            id_bytes: vec![],
+            ids: IdList::default(),
         })
     }
 
     /// Passages so far.
     pub fn num_passages(&self) -> usize {
-        self.id_ends.len()
+        self.ids.ends.len()
     }
 
     /// Tokens of all fields so far.
@@ -145,9 +143,9 @@ impl IndexBuilder {
     /// The external ids so far, in order.
     pub(in crate::index) fn ids(&self) -> impl Iterator<Item = &str> {
         let mut start = 0;
-        self.id_ends.iter().map(move |&end| {
+        self.ids.ends.iter().map(move |&end| {
             let range = std::mem::replace(&mut start, end as usize)..end as usize;
-            std::str::from_utf8(&self.id_bytes[range]).expect("ids were pushed as strings")
+            std::str::from_utf8(&self.ids.bytes[range]).expect("ids were pushed as strings")
         })
     }
 
@@ -185,8 +183,7 @@ impl IndexBuilder {
             Texts::Narrow(texts) => push_passage(texts, title, body)?,
             Texts::Wide(texts) => push_passage(texts, title, body)?,
         }
-        self.id_bytes.extend(id.as_bytes());
-        self.id_ends.push(self.id_bytes.len() as u64);
+        self.ids.push(id);
         Ok(())
     }
 
@@ -244,12 +241,12 @@ impl IndexBuilder {
             Section {
                 kind: Kind::IdEnds,
                 field: None,
-                bytes: as_bytes(&self.id_ends),
+                bytes: as_bytes(&self.ids.ends),
             },
             Section {
                 kind: Kind::IdBytes,
                 field: None,
-                bytes: &self.id_bytes,
+                bytes: &self.ids.bytes,
             },
             Section {
                 kind: Kind::TokenizerHint,

@@ -18,7 +18,7 @@ use super::error::IndexError;
 use super::live::LiveIndex;
 use super::nodes::NodeTables;
 use super::rows::{FieldData, Text};
-use super::storage::as_bytes;
+use crate::section_file::as_bytes;
 use crate::types::PassageIdx;
 
 /// Rows that one thread looks at before it takes others.

@@ -14,7 +14,6 @@ pub mod live;
 mod ngram;
 mod nodes;
 mod rows;
-mod storage;
 mod suffix;
 #[cfg(test)]
 mod tests;
@@ -26,7 +25,7 @@ pub use filter::PassageSet;
 pub use live::{LiveIndex, LiveState, LiveStats, LiveWriter};
 pub use ngram::{FieldStats, IndexStats, NgramIndex, PartStats};
 pub use rows::State;
-pub use trie::{Trie, TrieBuilder, TrieFile, TrieState};
+pub use trie::{Trie, TrieBuilder, TrieError, TrieFile, TrieState};
 
 use std::ops::Range;
 

@@ -16,8 +16,8 @@ use super::error::IndexError;
 use super::file::{IndexFile, Kind};
 use super::filter::PassageSet;
 use super::rows::{FieldData, Place, State, Text};
-use super::storage::{Bytes, View};
 use super::{Continuations, Field, Occurrence, SubstringIndex};
+use crate::section_file::{Bytes, Ids, View};
 use crate::types::{PassageIdx, TokenId};
 
 /// An index of all n-grams of one field of a corpus; see the [module](super). Cheap to clone.
@@ -35,8 +35,7 @@ pub struct NgramIndex {
 struct CorpusData {
     path: PathBuf,
     file: IndexFile,
-    id_ends: View<u64>,
-    id_bytes: View<u8>,
+    ids: Ids,
     tokenizer_hint: String,
 }
 
@@ -115,12 +114,14 @@ impl NgramIndex {
         let hint: View<u8> = file.section(path, Kind::TokenizerHint, None)?;
         let corpus = CorpusData {
             path: path.into(),
-            id_ends: file.section(path, Kind::IdEnds, None)?,
-            id_bytes: file.section(path, Kind::IdBytes, None)?,
+            ids: Ids::new(
+                file.section(path, Kind::IdEnds, None)?,
+                file.section(path, Kind::IdBytes, None)?,
+            ),
             tokenizer_hint: String::from_utf8_lossy(&hint).into_owned(),
             file,
         };
-        if corpus.id_ends.len() != header.passages as usize {
+        if corpus.ids.len() != header.passages as usize {
             return Err(IndexError::damaged(
                 path,
                 "the passage ids do not fit the passages",
@@ -202,18 +203,7 @@ impl NgramIndex {
 
     /// External id of a passage; empty if there is no such passage.
     pub fn doc_id(&self, passage: PassageIdx) -> &str {
-        let ends = &self.corpus.id_ends;
-        let index = passage.index();
-        let start = if index == 0 {
-            Some(0)
-        } else {
-            ends.get(index - 1).copied()
-        };
-        let range = || Some(start? as usize..*ends.get(index)? as usize);
-        let bytes = range()
-            .and_then(|range| self.corpus.id_bytes.get(range))
-            .unwrap_or_default();
-        std::str::from_utf8(bytes).unwrap_or_default()
+        self.corpus.ids.get(passage.index())
     }
 
     /// Hash of what the index holds, from its checksums; reads nothing.

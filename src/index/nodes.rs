@@ -8,8 +8,8 @@
 
 use rayon::prelude::*;
 
-use super::storage::prefetch;
 use super::suffix::Symbol;
+use crate::section_file::prefetch;
 use crate::types::TokenId;
 
 /// The nodes of one field. Node 0 is the empty n-gram.

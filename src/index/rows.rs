@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::error::IndexError;
 use super::file::{Header, IndexFile, Kind};
 use super::nodes::{NodeTables, child_node, run_end};
-use super::storage::{View, prefetch};
 use super::suffix::Symbol;
 use super::{BLOCK_TOKENS, Continuations, Field, Occurrence, SharedRow};
+use crate::section_file::{View, prefetch};
 use crate::types::{PassageIdx, TokenId};
 
 /// States whose reads are issued together.

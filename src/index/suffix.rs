@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rayon::prelude::*;
 
-use super::storage::{Plain, prefetch};
+use crate::section_file::{Plain, prefetch};
 
 /// A token as stored in the text: two or four bytes. The largest value is the separator.
 pub(super) trait Symbol: Plain + Ord {

@@ -7,21 +7,25 @@
 use std::path::PathBuf;
 
 pub mod checkpoint;
+mod encoder;
 mod family;
 pub mod hub;
 mod layers;
 mod llama;
 pub mod lora;
+mod masked;
 mod next_token;
 mod options;
 pub mod parameters;
 pub mod recompute;
 mod t5;
 
+pub use encoder::{EncoderOptions, Pooling, Role, SparseVector, T5Part, Vectors, encode_all};
 pub use family::{Model, ModelConfig, ModelState};
 pub use layers::Sequences;
 pub use llama::{Llama, LlamaConfig, LlamaState, RopeScaling};
 pub use lora::LoraOptions;
+pub use masked::MaskedText;
 pub use next_token::{Footprint, NextTokenModel};
 pub use options::{Family, ModelOptions, default_heads, layers_and_width, params_of_size};
 pub use t5::{FeedForward, T5, T5Config, T5State};
@@ -82,6 +86,26 @@ pub enum ModelError {
         /// Which values.
         what: &'static str,
     },
+    /// A setting of an encoder that makes no sense, or none with this model.
+    #[error("{setting} = {value}: {remedy}")]
+    Encoder {
+        /// The setting.
+        setting: &'static str,
+        /// Its value.
+        value: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// A model that was to read both ways and reads from left to right.
+    #[error(
+        "changing the last token of a text leaves the state of its first as it was: the model does not read both ways, or its weights are zero; open trained weights, or accept an encoder that reads from left to right with `bidirectional = false`"
+    )]
+    OneWay,
+    /// Masked next-token prediction of a model that was never causal.
+    #[error(
+        "masked next-token prediction teaches a decoder alone to read both ways; a T5 encoder reads both ways as it is: train it for retrieval without this step"
+    )]
+    Unmasked,
     /// A checkpoint that is neither a folder nor to be had from the Hugging Face hub.
     #[error("checkpoint `{name}`: {message}")]
     Hub {

@@ -1,16 +1,24 @@
 //! From queries to rankings: one trait, one implementation per paradigm.
 
 use crate::data::example::ExampleError;
+use crate::data::trec::{Run, TrecError};
 use crate::model::ModelError;
 use crate::tokenizer::TokenizerError;
-use crate::types::{Hit, Query};
+use crate::types::{DocId, Hit, PassageIdx, Query};
 
+pub mod bm25;
 pub mod doc2query;
+mod error;
 pub mod generative;
 pub mod ranking;
 mod search_error;
+mod simd;
+pub mod sparse;
+mod top_k;
 
+pub use error::VectorError;
 pub use search_error::SearchError;
+pub use top_k::TopK;
 
 /// Why a search failed.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +33,9 @@ pub enum RetrieveError {
     /// A passage could not be made a prompt.
     #[error(transparent)]
     Example(#[from] ExampleError),
+    /// An index of vectors.
+    #[error(transparent)]
+    Vector(#[from] VectorError),
     /// A query could not be tokenised.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
@@ -45,4 +56,26 @@ pub trait Retriever {
 
     /// The best `k` passages of each query, best first; equal scores in passage order.
     fn search(&self, queries: &[Query], k: usize) -> Result<Vec<Vec<Hit>>, RetrieveError>;
+}
+
+/// The run `tag` of `hits`, one ranking per query; equal scores are separated, so that every evaluator
+/// sees the order of the hits.
+///
+/// # Errors
+/// [`TrecError`] for a query that comes twice.
+pub fn run_of<'i>(
+    tag: &str,
+    queries: &[Query],
+    hits: &[Vec<Hit>],
+    doc_id: impl Fn(PassageIdx) -> &'i str,
+) -> Result<Run, TrecError> {
+    let mut run = Run::new(tag);
+    for (query, hits) in queries.iter().zip(hits) {
+        let docs = hits
+            .iter()
+            .map(|hit| (DocId::from(doc_id(hit.passage)), hit.score.get()));
+        run.push(query.id.clone(), docs)?;
+    }
+    run.separate_ties();
+    Ok(run)
 }

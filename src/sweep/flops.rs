@@ -108,6 +108,55 @@ impl ModelCounts {
         forward + backward + again
     }
 
+    /// FLOPs of one text's representation: every token sees every other; `decoder` says whether the decoder of an
+    /// encoder-decoder reads the text too, `head` whether the output head is evaluated at every position.
+    pub fn represent(&self, tokens: usize, decoder: bool, head: bool) -> f64 {
+        let tokens = tokens as f64;
+        let heads = if head { tokens } else { 0.0 };
+        match &self.encoder {
+            None => {
+                2.0 * self.params_non_embedding * tokens
+                    + 4.0 * self.layers * self.attention_width * tokens * tokens
+                    + 2.0 * self.params_head * heads
+            }
+            Some(encoder) if decoder => {
+                self.encode(encoder, tokens) + self.forward(tokens, 0.0, tokens, heads)
+            }
+            Some(encoder) => {
+                2.0 * encoder.params * tokens
+                    + 4.0 * encoder.layers * self.attention_width * tokens * tokens
+                    + 2.0 * self.params_head * heads
+            }
+        }
+    }
+
+    /// FLOPs of training on one text's representation. As [`Self::train`]; the head's backward pass is left out,
+    /// for it touches the active terms alone, and `cost.recomputed` counts the second forward pass of
+    /// cached gradients.
+    pub fn train_representation(
+        &self,
+        tokens: usize,
+        decoder: bool,
+        head: bool,
+        cost: TrainingCost,
+    ) -> f64 {
+        let forward = self.represent(tokens, decoder, head);
+        let body = self.represent(tokens, decoder, false);
+        let backward = match cost.adapters {
+            None => 2.0 * body,
+            Some(adapters) => {
+                let matrices = match &self.encoder {
+                    None => self.params_non_embedding,
+                    Some(e) if decoder => e.params + e.params_memory + self.params_non_embedding,
+                    Some(e) => e.params,
+                };
+                2.0 * body - 2.0 * matrices * tokens as f64 + 6.0 * adapters * tokens as f64
+            }
+        };
+        let again = if cost.recomputed { forward } else { 0.0 };
+        forward + backward + again
+    }
+
     /// FLOPs of decoding one query: `prompt` tokens once, then `new` tokens on each of `beam`
     /// hypotheses (the first of them comes from the prompt).
     pub fn decode(&self, prompt: usize, new: usize, beam: usize) -> f64 {
@@ -154,6 +203,20 @@ mod tests {
         };
         let expected = 3.0 * (800.0 + 320.0 + 120.0) - 800.0 - 120.0 + 120.0;
         assert_eq!(counts.train(3, 2, adapted), expected);
+        // 3 tokens that see 3 positions each: 600 + 4*2*4*9, and the head at each
+        assert_eq!(counts.represent(3, false, true), 600.0 + 288.0 + 180.0);
+        // the head forward only
+        let expected = 3.0 * 888.0 + 180.0;
+        assert_eq!(
+            counts.train_representation(3, false, true, TrainingCost::default()),
+            expected
+        );
+        let cached = counts.train_representation(3, false, true, recomputed);
+        assert_eq!(cached, expected + 1068.0);
+        assert_eq!(
+            counts.train_representation(3, false, false, adapted),
+            3.0 * 888.0 - 600.0 + 90.0
+        );
         // prompt of 3, then one step of one token seeing 4 positions on 5 beams
         assert_eq!(counts.decode(3, 2, 5), 852.0 + 5.0 * (200.0 + 128.0 + 60.0));
         assert_eq!(counts.decode(3, 1, 5), 852.0);
@@ -181,6 +244,10 @@ mod tests {
             counts.train(3, 2, TrainingCost::default()),
             3.0 * (prompt + 400.0 + 32.0 * 9.0 + 120.0)
         );
+        // the encoder alone, every token seeing 3: 2*70*3 + 4*3*4*9; then the decoder on top
+        assert_eq!(counts.represent(3, false, false), 420.0 + 432.0);
+        let decoder = 600.0 + 32.0 * 15.0 + 180.0;
+        assert_eq!(counts.represent(3, true, true), prompt + decoder);
         // the second token sees 2 positions and the prompt, on 5 beams
         let second = 200.0 + 32.0 * 5.0 + 60.0;
         assert_eq!(counts.decode(3, 2, 5), counts.prefill(3) + 5.0 * second);

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::{RetrieverKind, Task};
 use crate::model::Family;
 use crate::retrieve::SearchError;
 
@@ -55,6 +56,9 @@ pub struct CellRow {
     /// How passages are found; rows of before it was written are generative.
     #[serde(default = "first_retriever")]
     pub retriever: String,
+    /// What the model learned; rows of before it was written learned n-grams.
+    #[serde(default = "first_objective")]
+    pub objective: String,
     /// Id of the trained model: hash of everything that made it.
     pub model: String,
     /// Hash of everything else that decides the measures.
@@ -83,17 +87,18 @@ pub struct CellRow {
     pub train_loss: f64,
     /// Loss on the validation examples, nats per target token.
     pub validation_loss: Option<f64>,
-    /// Mean contrastive generation loss, nats; chance is ln(negatives + 1).
+    /// Mean contrastive generation loss, nats; chance is ln(negatives + 1). Of sparse and dense models the same with
+    /// the score of a passage over the temperature in place of its negated loss (contrastive entropy).
     pub cgl: f64,
     /// Its standard error over queries.
     pub cgl_se: f64,
-    /// Mean loss of the positive passages, nats per token.
+    /// Mean loss of the positive passages, nats per token; of sparse and dense models the negated score.
     pub positive_loss: f64,
-    /// Mean loss of the negative passages, nats per token.
+    /// Mean loss of the negative passages, likewise.
     pub negative_loss: f64,
     /// Contrastive generation loss per query, in the order of the queries.
     pub cgl_per_query: Vec<f64>,
-    /// Beam width.
+    /// Beam width; 1 of sparse and dense models.
     pub beam: u64,
     /// Mean FLOPs of decoding one query.
     pub decode_flops: f64,
@@ -113,8 +118,9 @@ fn first_family() -> String {
 }
 
 fn first_retriever() -> String {
-    GENERATIVE.into()
+    RetrieverKind::Generative.name().into()
 }
 
-/// The retriever that writes n-grams.
-const GENERATIVE: &str = "generative";
+fn first_objective() -> String {
+    Task::Ngrams.name().into()
+}

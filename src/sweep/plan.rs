@@ -5,7 +5,7 @@
 //!
 //! Memory of a model is the larger of training (16 bytes a parameter for weights, gradient and moments,
 //! the activations of a micro-batch, three times the logits of its targets) and decoding (weights and
-//! [`batch_bytes`] of the widest beam), with what a process holds anyway: 250 MB of program, the index
+//! [`batch_bytes`] of the widest beam; for representations see `representation_memory`), with what a process holds anyway: 250 MB of program, the index
 //! file, and eight times the corpus for text and tokens.
 
 use std::path::Path;
@@ -54,52 +54,89 @@ pub struct CellPlan {
     pub decode_flops: f64,
 }
 
-/// The grid of `experiment`, smallest models and fractions first.
+/// The grid of `experiment`, cheapest models first.
 pub fn plan(experiment: &Experiment) -> Result<Plan, ExperimentError> {
     let config: &Config = &experiment.config;
     let mut models = vec![];
-    let typical = experiment.typical_example()?;
     let process = process_memory(experiment)?;
-    for size in &config.sweep.sizes {
-        for &fraction in &config.sweep.fractions {
-            for seed in &config.sweep.seeds {
-                let options = config.model.with_size(size)?;
-                let spec = experiment.model_spec(&options, fraction, config.seed + seed)?;
-                let counts = spec.model.counts();
-                let examples = spec.num_examples as f64 * config.train.epochs;
-                let (prompt, target) = typical;
-                let steps = (spec.num_examples.div_ceil(config.train.batch_size) as f64
-                    * config.train.epochs)
-                    .round()
-                    .max(1.0) as u64;
-                let cells = config
-                    .sweep
-                    .beams
-                    .iter()
-                    .map(|&beam| CellPlan {
-                        beam,
-                        decode_flops: counts.decode(prompt, config.decode.max_new_tokens, beam),
-                    })
-                    .collect();
-                let evaluate = &config.evaluate;
-                let spans = (evaluate.cgl_negatives + 1) * evaluate.cgl_spans;
-                let measure_flops =
-                    evaluate.cgl_queries as f64 * counts.decode(prompt, target, spans);
-                models.push(ModelPlan {
-                    size: size.clone(),
-                    tokens: examples * (prompt + target) as f64,
-                    train_flops: examples * counts.train(prompt, target, spec.training_cost()),
-                    measure_flops,
-                    memory_bytes: memory(experiment, &spec, typical) + process,
-                    steps,
-                    cells,
-                    spec,
-                });
+    for variant in config.variants() {
+        for size in &config.sweep.sizes {
+            for &fraction in &config.sweep.fractions {
+                for seed in &config.sweep.seeds {
+                    let options = config.model.with_size(size)?;
+                    let seed = config.seed + seed;
+                    let spec = experiment.model_spec(&options, variant, fraction, seed)?;
+                    models.push(model_plan(experiment, size, spec, process)?);
+                }
             }
         }
     }
     models.sort_by(|a, b| a.train_flops.total_cmp(&b.train_flops));
     Ok(Plan { models })
+}
+
+fn model_plan(
+    experiment: &Experiment,
+    size: &str,
+    spec: ModelSpec,
+    process: f64,
+) -> Result<ModelPlan, ExperimentError> {
+    let config = &experiment.config;
+    let (tokens, flops) = experiment.typical(&spec)?;
+    let examples = spec.num_examples as f64 * spec.train.epochs;
+    let batches = spec.num_examples.div_ceil(spec.train.batch_size) as f64;
+    let steps = (batches * spec.train.epochs).round().max(1.0) as u64;
+    let counts = spec.model.counts();
+    let evaluate = &config.evaluate;
+    let (cells, measure_flops, memory) = match &spec.representation {
+        None => {
+            let (prompt, target) = experiment.typical_example()?;
+            let new = config.decode.max_new_tokens;
+            let cells = config.sweep.beams.iter().map(|&beam| CellPlan {
+                beam,
+                decode_flops: counts.decode(prompt, new, beam),
+            });
+            let spans = (evaluate.cgl_negatives + 1) * evaluate.cgl_spans;
+            let measure = evaluate.cgl_queries as f64 * counts.decode(prompt, target, spans);
+            let memory = memory(experiment, &spec, (prompt, target));
+            (cells.collect(), measure, memory)
+        }
+        Some(representation) => {
+            let (query, passage) = experiment.typical_texts(&representation.encoder)?;
+            let corpus = experiment.dataset.corpus.len() as f64;
+            let cell = CellPlan {
+                beam: 1,
+                decode_flops: spec.representation_flops(query),
+            };
+            // Every passage is represented once, before the first query.
+            let measure = corpus * spec.representation_flops(passage);
+            let memory = representation_memory(&spec, passage);
+            (vec![cell], measure, memory)
+        }
+    };
+    Ok(ModelPlan {
+        size: size.into(),
+        tokens: examples * tokens,
+        train_flops: examples * flops,
+        measure_flops,
+        memory_bytes: memory + process,
+        steps,
+        cells,
+        spec,
+    })
+}
+
+/// As [`memory`], for a model of representations: the activations of the texts of a pass, and the
+/// representations of a batch with their gradients.
+fn representation_memory(spec: &ModelSpec, passage: usize) -> f64 {
+    let shape = &spec.model;
+    let params = (shape.params_embedding() + shape.params_non_embedding()) as f64;
+    let width = spec.representation_width() as f64;
+    let group = 1 + spec.negatives();
+    let texts = (spec.train.batch_size * group) as f64;
+    let read = texts.min(spec.train.micro_batch_size as f64);
+    let kept = shape.activations_per_token() as f64;
+    16.0 * params + 4.0 * read * passage as f64 * kept + 16.0 * texts * width
 }
 
 impl ModelPlan {
@@ -132,10 +169,16 @@ fn memory(experiment: &Experiment, spec: &ModelSpec, (prompt, target): (usize, u
 }
 
 fn process_memory(experiment: &Experiment) -> Result<f64, ExperimentError> {
-    let path = experiment.config.out.join("index.genret");
-    let index = std::fs::metadata(&path)
-        .map_err(|source| ExperimentError::Io { path, source })?
-        .len();
+    let index = match experiment.config.needs_ngram_index() {
+        false => 0,
+        true => {
+            let path = experiment.config.out.join("index.genret");
+            let found = std::fs::metadata(&path);
+            found
+                .map_err(|source| ExperimentError::Io { path, source })?
+                .len()
+        }
+    };
     let passages = experiment.dataset.corpus.passages();
     let text: usize = passages.iter().map(|p| p.title.len() + p.text.len()).sum();
     Ok(2.5e8 + index as f64 + 8.0 * text as f64)
@@ -159,6 +202,9 @@ pub struct SavedModel {
     pub id: String,
     /// Size by name.
     pub size: String,
+    /// How it finds passages and what it learns, such as `sparse cl+kd`; empty for n-grams.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub variant: String,
     /// Share of the training pairs.
     pub fraction: f64,
     /// Seed of weights and order.
@@ -201,6 +247,7 @@ impl Plan {
         let models = self.models.iter().map(|model| SavedModel {
             id: model.id(),
             size: model.size.clone(),
+            variant: model.spec.variant(),
             fraction: model.spec.fraction,
             seed: model.spec.seed,
             params_non_embedding: model.spec.model.params_non_embedding() as u64,

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::{CellRow, SweepError};
 use crate::atomic_file;
-use crate::config::Config;
+use crate::config::{Config, RetrieverKind};
 use crate::plot::study;
 use crate::plot::together::{self, Line};
 use crate::scaling::compare::{Comparison, Measured, compare};
@@ -89,11 +89,11 @@ struct Summary<'a> {
     reports: Vec<&'a Path>,
 }
 
-/// The series of a row.
+/// The series of a row: family, and retriever and objective of sparse and dense models.
 pub(super) fn series_of(row: &CellRow) -> String {
-    match row.retriever == super::GENERATIVE {
+    match row.retriever == RetrieverKind::Generative.name() {
         true => row.family.clone(),
-        false => format!("{}-{}", row.family, row.retriever),
+        false => format!("{}-{}-{}", row.family, row.retriever, row.objective),
     }
 }
 

@@ -12,7 +12,7 @@ use super::claim::{Claim, Claims};
 use super::plan::{CellPlan, ModelPlan, Plan};
 use super::rows::{collect, read_rows, row_path, write_row};
 use super::{CellRow, SweepError};
-use crate::config::Config;
+use crate::config::{Config, RetrieverKind};
 use crate::data::trec::Run;
 use crate::decode::DecodeOptions;
 use crate::eval::{self, Measure, cgl};
@@ -303,7 +303,7 @@ impl Task<'_> {
             let queries: Vec<Query> = experiment.queries(split)?;
             let retriever = Generative {
                 model: &trained.model,
-                index: &experiment.index,
+                index: experiment.index(),
                 tokenizer: &experiment.tokenizer,
                 template: experiment.template(),
                 decode: &options,
@@ -358,7 +358,8 @@ impl Task<'_> {
             schema: record::SCHEMA,
             name: config.name.clone(),
             family: model.family().name().into(),
-            retriever: super::GENERATIVE.into(),
+            retriever: RetrieverKind::Generative.name().into(),
+            objective: plan.spec.objective.task.name().into(),
             genret: crate::experiment::VERSION.into(),
             model: plan.id(),
             settings: config.decode_settings(),
@@ -403,7 +404,7 @@ fn search_error(
     queries.truncate(config.evaluate.cgl_queries);
     let retriever = Generative {
         model: &trained.model,
-        index: &experiment.index,
+        index: experiment.index(),
         tokenizer: &experiment.tokenizer,
         template: experiment.template(),
         decode,

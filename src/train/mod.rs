@@ -1,36 +1,40 @@
 //! Training: which examples, in which order, with which updates; checkpoints; resume.
 //!
-//! One step is: the examples of a batch -> micro-batches -> summed loss of the target tokens divided
-//! by the step's token count (never a mean of means) -> accumulated gradient -> clip -> AdamW ->
-//! one JSON row. Everything random derives from (seed, epoch, example), so the state of a run is its
-//! weights, its moments and its step number, and a run that was killed and resumed ends with the
-//! same bits as one that was not.
+//! One step is: the items of a batch -> loss and gradient by the [`Objective`] -> clip -> AdamW -> one JSON
+//! row. An objective writes targets ([`Generation`], a sum over target tokens divided by their count, never
+//! a mean of means) or makes representations ([`Contrastive`]). Everything random derives from (seed,
+//! epoch, item) or (seed, step), so the state of a run is its weights, its moments and its step number,
+//! and a run that was killed and resumed ends with the same bits as one that was not.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use rand::RngExt;
 
 use crate::data::batch;
-use crate::data::example::{Example, ExampleError};
+use crate::data::example::ExampleError;
 use crate::machine;
 use crate::model::{Model, ModelError};
 use crate::record::{self, RecordError, RowWriter, StepRow};
 use crate::rng;
 
+mod contrastive;
+mod generation;
+mod objective;
 mod optimizer;
 mod options;
 mod state;
-mod step;
 
+pub use contrastive::{ContrastOptions, Contrastive, Distillation, GroupSource, Loss, Regulariser};
+pub use generation::{ExampleSource, Generation};
+pub use objective::{Found, ItemSize, Objective, Step};
 pub use options::{
     LearningRate, ParameterGroup, Precision, Schedule, TrainOptions, kaplan_learning_rate,
 };
 
 use state::{Average, Counters, State};
-use step::{loss_and_gradients, validation_loss};
 
 pub use optimizer::{AdamW, Gradients};
 
@@ -66,6 +70,21 @@ pub enum TrainError {
         /// Where the last good state is.
         checkpoint: PathBuf,
     },
+    /// Sparse representations without terms, or with too many.
+    #[error(
+        "step {step}: {what} (mean active terms: queries {query_terms:.1}, passages {passage_terms:.1}): the representations have collapsed. \
+         Lower contrast.lambda_query and contrast.lambda_passage (or raise them, if there are too many terms) or train.learning_rate, and train again"
+    )]
+    Collapsed {
+        /// What is wrong.
+        what: &'static str,
+        /// The step that found it.
+        step: u64,
+        /// Mean active terms of the batch's queries.
+        query_terms: f64,
+        /// Mean active terms of its passages.
+        passage_terms: f64,
+    },
     /// The progress callback asked for it.
     #[error("stopped after step {step} of {steps}; {} continues it", checkpoint.display())]
     Stopped {
@@ -81,18 +100,6 @@ pub enum TrainError {
     NoExamples,
 }
 
-/// Where training examples come from; the same pass always gives the same examples.
-pub trait ExampleSource {
-    /// Examples in one pass.
-    fn len(&self) -> usize;
-    /// Whether a pass holds no examples.
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-    /// The examples of pass `epoch`, as many as [`Self::len`].
-    fn epoch(&self, epoch: u64) -> Result<Vec<Example>, ExampleError>;
-}
-
 /// Where a run is, for a progress display.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress {
@@ -100,7 +107,7 @@ pub struct Progress {
     pub step: u64,
     /// Updates in all.
     pub steps: u64,
-    /// Mean loss of the step, nats per target token.
+    /// Loss of the step: nats per target token, or the mean over queries.
     pub loss: f64,
     /// Tokens per second of the step.
     pub tokens_per_sec: f64,
@@ -115,7 +122,7 @@ pub struct TrainSummary {
     pub examples_seen: u64,
     /// Tokens seen, prompts and targets.
     pub tokens_seen: u64,
-    /// Target tokens seen: those the loss was taken on.
+    /// Tokens that a loss was taken on: those of targets; none where representations are compared.
     pub target_tokens_seen: u64,
     /// Training FLOPs.
     pub flops: f64,
@@ -123,7 +130,7 @@ pub struct TrainSummary {
     pub secs: f64,
     /// Mean loss of the last tenth of the steps.
     pub train_loss: f64,
-    /// Loss per target token on the validation examples after the last step.
+    /// Loss on the validation items after the last step.
     pub validation_loss: Option<f64>,
     /// The most memory that the process held in a step, in bytes, where the system tells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -131,17 +138,13 @@ pub struct TrainSummary {
 }
 
 /// What a run needs besides its model.
-pub struct TrainRun<'a> {
-    /// Training examples.
-    pub source: &'a dyn ExampleSource,
-    /// Examples whose loss is measured on a fixed schedule.
-    pub validation: &'a [Example],
+pub struct TrainRun<'a, O> {
+    /// What it learns.
+    pub objective: &'a O,
     /// How to train.
     pub options: &'a TrainOptions,
     /// Seed of the order of examples.
     pub seed: u64,
-    /// FLOPs of training on one example of (prompt, target) tokens.
-    pub flops: &'a dyn Fn(usize, usize) -> f64,
     /// FLOP/s of the devices together at their best, where known; rows then tell their utilisation.
     pub peak_flops: Option<f64>,
     /// Devices that share the work with the model's own.
@@ -152,18 +155,25 @@ pub struct TrainRun<'a> {
     pub progress: &'a mut dyn FnMut(Progress) -> ControlFlow<()>,
 }
 
-impl TrainRun<'_> {
+/// The items of one pass and the batches they form.
+struct Pass<I> {
+    epoch: u64,
+    items: Vec<I>,
+    order: Vec<Vec<usize>>,
+}
+
+impl<O: Objective> TrainRun<'_, O> {
     /// Trains `model` (which must live on an autodiff device) from the start, or from the checkpoint
     /// in the folder if there is one; returns the trained model.
     ///
     /// # Errors
     /// [`TrainError::Diverged`] leaves the last good checkpoint in place.
     pub fn run(&mut self, model: Model) -> Result<(Model, TrainSummary), TrainError> {
-        if self.source.is_empty() {
+        let (objective, options) = (self.objective, self.options);
+        if objective.is_empty() {
             return Err(TrainError::NoExamples);
         }
-        let options = self.options;
-        let steps_per_epoch = self.source.len().div_ceil(options.batch_size) as u64;
+        let steps_per_epoch = objective.len().div_ceil(options.batch_size) as u64;
         let steps = ((steps_per_epoch as f64 * options.epochs).round() as u64).max(1);
         let checkpoint_path = self.folder.join("checkpoint.safetensors");
         let mut state = State {
@@ -180,7 +190,7 @@ impl TrainRun<'_> {
         let peak = options
             .learning_rate
             .resolve(state.model.config().params_non_embedding());
-        let mut epoch_data: Option<(u64, Vec<Example>, Vec<Vec<usize>>)> = None;
+        let mut pass: Option<Pass<O::Item>> = None;
         let mut saved = Instant::now();
 
         while state.counters.step < steps {
@@ -189,29 +199,37 @@ impl TrainRun<'_> {
                 state.counters.step / steps_per_epoch,
                 state.counters.step % steps_per_epoch,
             );
-            if epoch_data.as_ref().is_none_or(|(held, ..)| *held != epoch) {
-                let examples = self.source.epoch(epoch)?;
-                let lengths: Vec<usize> = examples.iter().map(num_tokens).collect();
+            if pass.as_ref().is_none_or(|held| held.epoch != epoch) {
+                let items = objective.epoch(epoch)?;
                 // Before the first step, not in the middle of the night.
-                for example in &examples {
-                    state
-                        .model
-                        .check_lengths(example.prompt.len(), example.target.len())?;
+                for item in &items {
+                    objective.check(&state.model, item)?;
                 }
+                let lengths: Vec<usize> = items.iter().map(|i| objective.size(i).tokens).collect();
                 let order = batch::batches(&lengths, options.batch_size, self.seed, epoch);
-                epoch_data = Some((epoch, examples, order));
+                pass = Some(Pass {
+                    epoch,
+                    items,
+                    order,
+                });
             }
-            let (_, examples, order) = epoch_data.as_ref().expect("it was filled above");
-            let batch: Vec<&Example> = order[index as usize]
-                .iter()
-                .map(|&i| &examples[i])
-                .collect();
+            let Pass { items, order, .. } = pass.as_ref().expect("it was filled above");
+            let batch: Vec<&O::Item> = order[index as usize].iter().map(|&i| &items[i]).collect();
 
             // What a step draws (dropout) depends on the step alone.
             let drawn = rng::stream(self.seed, "step", &[state.counters.step]).random();
             state.model.device().seed(drawn);
-            let (loss, gradients) =
-                loss_and_gradients(&state.model, self.replicas, &batch, options)?;
+            let found = objective.gradients(
+                &Step {
+                    model: &state.model,
+                    replicas: self.replicas,
+                    options,
+                    done: state.counters.step,
+                    steps,
+                },
+                &batch,
+            )?;
+            let (loss, gradients) = (found.loss, found.gradients);
             let diverged = |what, value| TrainError::Diverged {
                 what,
                 value,
@@ -230,28 +248,21 @@ impl TrainRun<'_> {
             }
             state = state.updated(gradients, grad_norm, learning_rate);
 
-            let tokens: usize = batch.iter().map(|e| num_tokens(e)).sum();
+            let sizes: Vec<ItemSize> = batch.iter().map(|item| objective.size(item)).collect();
+            let tokens: usize = sizes.iter().map(|s| s.tokens).sum();
+            let flops: f64 = sizes.iter().map(|s| s.flops).sum();
             let secs = started.elapsed().as_secs_f64();
             let tokens_per_sec = tokens as f64 / secs;
             state.counters.step += 1;
             state.counters.examples += batch.len() as u64;
             state.counters.tokens += tokens as u64;
-            state.counters.targets += batch.iter().map(|e| e.target.len() as u64).sum::<u64>();
-            let flops: f64 = batch
-                .iter()
-                .map(|e| (self.flops)(e.prompt.len(), e.target.len()))
-                .sum();
+            state.counters.targets += sizes.iter().map(|s| s.targets as u64).sum::<u64>();
             state.counters.flops += flops;
             let last = state.counters.step == steps;
             let due = options.validate_every > 0
                 && state.counters.step.is_multiple_of(options.validate_every);
-            let validation_loss = if !self.validation.is_empty() && (due || last) {
-                let model = state.result();
-                Some(validation_loss(
-                    &model,
-                    self.validation,
-                    options.micro_batch_size,
-                )?)
+            let validation_loss = if due || last {
+                objective.validation_loss(&state.result(), options)?
             } else {
                 None
             };
@@ -267,6 +278,7 @@ impl TrainRun<'_> {
                 tokens_per_sec,
                 utilisation: self.peak_flops.map(|peak| flops / secs / peak),
                 peak_bytes: machine::peak_bytes(),
+                representations: found.representations,
             })?;
             let told = (self.progress)(Progress {
                 step: state.counters.step,
@@ -309,21 +321,21 @@ impl TrainRun<'_> {
         };
         Ok((state.result(), summary))
     }
+}
 
-    /// Removes the checkpoint of a finished run, once its model is saved elsewhere.
-    pub fn discard_checkpoint(folder: &Path) -> Result<(), TrainError> {
-        let path = folder.join("checkpoint.safetensors");
-        match std::fs::remove_file(&path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                Err(ModelError::Io { path, source: e }.into())
-            }
-            _ => Ok(()),
+/// Removes the checkpoint of a finished run, once its model is saved elsewhere.
+pub fn discard_checkpoint(folder: &Path) -> Result<(), TrainError> {
+    let path = folder.join("checkpoint.safetensors");
+    match std::fs::remove_file(&path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(ModelError::Io { path, source: e }.into())
         }
+        _ => Ok(()),
     }
 }
 
-fn num_tokens(example: &Example) -> usize {
-    example.prompt.len() + example.target.len()
+fn scalar(tensor: Tensor<1>) -> f64 {
+    f64::from(tensor.into_scalar::<f32>())
 }
 
 #[cfg(test)]

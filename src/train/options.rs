@@ -12,6 +12,9 @@ pub struct TrainOptions {
     pub micro_batch_size: usize,
     /// Passes over the training examples; a fraction is allowed.
     pub epochs: f64,
+    /// Training FLOPs to spend; the passes follow from it, and `epochs` does not count.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flops: Option<f64>,
     /// Peak learning rate, or `"auto"`.
     pub learning_rate: LearningRate,
     /// How the learning rate falls after the warm-up.
@@ -100,6 +103,7 @@ impl Default for TrainOptions {
             batch_size: 64,
             micro_batch_size: 64,
             epochs: 1.0,
+            flops: None,
             learning_rate: LearningRate::Auto(Auto::Auto),
             schedule: Schedule::Cosine,
             warmup: 0.1,
@@ -205,6 +209,7 @@ impl TrainOptions {
             ("batch_size", self.batch_size as f64),
             ("micro_batch_size", self.micro_batch_size as f64),
             ("epochs", self.epochs),
+            ("flops", self.flops.unwrap_or(1.0)),
             ("epsilon", self.epsilon),
             ("learning_rate", self.learning_rate.resolve(1)),
         ];

@@ -1,4 +1,5 @@
 use super::*;
+use crate::data::example::Example;
 use crate::model::{Family, ModelOptions, checkpoint, parameters};
 use crate::rng;
 use crate::types::TokenId;
@@ -87,11 +88,13 @@ fn train(
     let validation = Copying { examples: 10 }.epoch(99).unwrap();
     let run = || {
         TrainRun {
-            source: &source,
-            validation: &validation,
+            objective: &Generation {
+                source: &source,
+                validation: &validation,
+                flops: &|prompt, target| (prompt + 10 * target) as f64,
+            },
             options,
             seed: 5,
-            flops: &|prompt, target| (prompt + 10 * target) as f64,
             peak_flops: Some(1e12),
             replicas: &[],
             folder,
@@ -204,8 +207,21 @@ fn gradients(
 ) -> Vec<(String, Vec<f32>)> {
     let examples = Copying { examples: 11 }.epoch(0).unwrap();
     let batch: Vec<&Example> = examples.iter().collect();
-    let (loss, found) = loss_and_gradients(model, replicas, &batch, options).unwrap();
-    let found = found.on(&Device::flex()).into_iter();
+    let step = Step {
+        model,
+        replicas,
+        options,
+        done: 0,
+        steps: 1,
+    };
+    let objective = Generation {
+        source: &Copying { examples: 0 },
+        validation: &[],
+        flops: &|_, _| 0.0,
+    };
+    let found = objective.gradients(&step, &batch).unwrap();
+    let loss = found.loss;
+    let found = found.gradients.on(&Device::flex()).into_iter();
     let found = found.map(|(name, g)| (name, checkpoint::values(g)));
     std::iter::once(("loss".into(), vec![loss as f32]))
         .chain(found)
@@ -336,11 +352,13 @@ fn divergence_stops_with_the_step() {
     };
     let source = Copying { examples: 50 };
     let error = TrainRun {
-        source: &source,
-        validation: &[],
+        objective: &Generation {
+            source: &source,
+            validation: &[],
+            flops: &|_, _| 0.0,
+        },
         options: &wild,
         seed: 5,
-        flops: &|_, _| 0.0,
         peak_flops: None,
         replicas: &[],
         folder: &folder,
@@ -362,12 +380,15 @@ fn a_run_that_is_asked_to_stop_leaves_its_state_and_goes_on() {
     let asked = folder("asked");
     let source = Copying { examples: 100 };
     let validation = Copying { examples: 10 }.epoch(99).unwrap();
-    let error = TrainRun {
+    let objective = Generation {
         source: &source,
         validation: &validation,
+        flops: &|prompt, target| (prompt + 10 * target) as f64,
+    };
+    let error = TrainRun {
+        objective: &objective,
         options: &seldom,
         seed: 5,
-        flops: &|prompt, target| (prompt + 10 * target) as f64,
         peak_flops: None,
         replicas: &[],
         folder: &asked,
@@ -394,11 +415,9 @@ fn a_run_that_is_asked_to_stop_leaves_its_state_and_goes_on() {
     );
     let mut first = None;
     let (resumed, _) = TrainRun {
-        source: &source,
-        validation: &validation,
+        objective: &objective,
         options: &seldom,
         seed: 5,
-        flops: &|prompt, target| (prompt + 10 * target) as f64,
         peak_flops: None,
         replicas: &[],
         folder: &asked,

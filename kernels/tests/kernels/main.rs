@@ -5,4 +5,5 @@ mod beam_cache;
 mod common;
 mod operations;
 mod relative;
+mod sparse_pool;
 mod threads;

@@ -9,6 +9,7 @@
 //! Cost of one (query, passage) pair: query words x passage words bit-parallel comparisons of about
 //! 20 steps each, 30 microseconds for a question and 100 words.
 
+mod group;
 mod span;
 
 use std::ops::Range;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use xxhash_rust::xxh3::Xxh3;
 
+pub use self::group::Group;
 pub use self::span::{SpanOptions, SpanSampler, SpanWeights};
 use crate::rng;
 use crate::tokenizer::{Tokenizer, TokenizerError};

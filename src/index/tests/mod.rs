@@ -13,12 +13,12 @@ use naive_index::{NaiveIndex, NaiveState};
 use rand::RngExt;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::storage::Bytes;
 use super::{
     Continuations, Field, IndexBuilder, IndexError, IndexOptions, NgramIndex, Occurrence, State,
     SubstringIndex,
 };
 use crate::rng::stream;
+use crate::section_file::Bytes;
 use crate::types::{PassageIdx, TokenId};
 
 /// Titles and bodies.

@@ -2,9 +2,8 @@
 
 use rayon::prelude::*;
 
-use super::super::error::IndexError;
 use super::super::nodes::{NodeTables, run_end};
-use super::{Code, MIN_NODE_ROWS, Shape, Trie};
+use super::{Code, MIN_NODE_ROWS, Shape, Trie, TrieError};
 use crate::types::TokenId;
 
 /// Collects the identifiers of passages, in passage order.
@@ -29,31 +28,18 @@ impl TrieBuilder {
     /// alphabet for codes that mean something else at every position.
     ///
     /// # Errors
-    /// [`IndexError::Option`] for an alphabet of 0 or beyond 32 bits, or another stride.
-    pub fn new(alphabet: usize, stride: usize) -> Result<Self, IndexError> {
+    /// [`TrieError::Alphabet`] for an alphabet of 0 or beyond 32 bits.
+    pub fn new(alphabet: usize, stride: usize) -> Result<Self, TrieError> {
         let input = match alphabet {
             1..=0x100 => Input::Byte(vec![]),
             0x101..=0x1_0000 => Input::Narrow(vec![]),
             0x1_0001..=0xffff_ffff => Input::Wide(vec![]),
-            _ => {
-                return Err(IndexError::Option {
-                    name: "alphabet",
-                    range: "between 1 and 4,294,967,295",
-                    found: alphabet,
-                });
-            }
+            found => return Err(TrieError::Alphabet { found }),
         };
-        if stride != 0 && stride != alphabet {
-            return Err(IndexError::Option {
-                name: "stride",
-                range: "0 or the alphabet",
-                found: stride,
-            });
-        }
         Ok(Self {
             input,
             alphabet: alphabet as u32,
-            stride: stride as u32,
+            stride: u32::try_from(stride).unwrap_or(u32::MAX),
             ends: vec![],
         })
     }
@@ -61,14 +47,13 @@ impl TrieBuilder {
     /// Adds the identifier of the next passage; an empty one if it has none.
     ///
     /// # Errors
-    /// [`IndexError::TokenOutOfRange`] for a code outside the alphabet.
-    pub fn push(&mut self, codes: &[u32]) -> Result<(), IndexError> {
+    /// [`TrieError::CodeOutOfRange`] for a code outside the alphabet.
+    pub fn push(&mut self, codes: &[u32]) -> Result<(), TrieError> {
         if let Some(&code) = codes.iter().find(|code| **code >= self.alphabet) {
-            return Err(IndexError::TokenOutOfRange {
+            return Err(TrieError::CodeOutOfRange {
                 index: self.ends.len(),
-                id: "identifier".into(),
-                token: code,
-                vocab_size: self.alphabet as usize,
+                code,
+                alphabet: self.alphabet,
             });
         }
         let before = self.ends.last().copied().unwrap_or(0);
@@ -84,13 +69,10 @@ impl TrieBuilder {
     /// The trie of what was pushed.
     ///
     /// # Errors
-    /// [`IndexError::TooLarge`] beyond 2^32 - 2 passages, tokens, or codes of unequal length.
-    pub fn finish(self) -> Result<Trie, IndexError> {
+    /// [`TrieError::TooLarge`] beyond 2^32 - 2 passages, tokens, or codes of unequal length.
+    pub fn finish(self) -> Result<Trie, TrieError> {
         let passages = self.ends.len();
-        let too_large = |what| IndexError::TooLarge {
-            what,
-            limit: u64::from(u32::MAX) - 1,
-        };
+        let too_large = |what| TrieError::TooLarge { what };
         let starts = || std::iter::once(0).chain(self.ends.iter().copied());
         let lengths = || starts().zip(&self.ends).map(|(start, end)| end - start);
         let longest = lengths().max().unwrap_or(0);
@@ -107,7 +89,7 @@ impl TrieBuilder {
         let vocab_size = places.and_then(|p| p.checked_add(self.alphabet.into()));
         let vocab_size = vocab_size.filter(|v| *v <= limit);
         let shape = Shape {
-            vocab_size: vocab_size.ok_or_else(|| too_large("vocabulary entries"))? as u32,
+            vocab_size: vocab_size.ok_or_else(|| too_large("tokens"))? as u32,
             shift: 0,
             stride: self.stride,
             longest: longest as u32,

@@ -9,21 +9,20 @@
 //! 7 at position 1, and codes stay small. A step costs one or two cache misses per prefix.
 
 mod build;
+mod error;
 mod stored;
 #[cfg(test)]
 mod tests;
 
 use std::ops::Range;
-use std::path::Path;
 
 pub use build::TrieBuilder;
+pub use error::TrieError;
 pub use stored::TrieFile;
 
-use super::error::IndexError;
-use super::file::{Format, Header, IndexFile, Kind};
 use super::nodes::{NodeTables, child_node};
-use super::storage::{Plain, View, prefetch};
 use super::{Continuations, PassageSet, SharedRow};
+use crate::section_file::{Plain, View, prefetch};
 use crate::types::{PassageIdx, TokenId};
 
 /// Prefixes of at least so many identifiers have a stored list.
@@ -412,12 +411,9 @@ impl Trie {
     /// Copies the stored lists, which are a small part of the whole.
     ///
     /// # Errors
-    /// [`IndexError::TooLarge`] if a token would leave 32 bits.
-    pub fn shifted(&self, by: u32) -> Result<Self, IndexError> {
-        let too_large = IndexError::TooLarge {
-            what: "vocabulary entries",
-            limit: u64::from(u32::MAX),
-        };
+    /// [`TrieError::TooLarge`] if a token would leave 32 bits.
+    pub fn shifted(&self, by: u32) -> Result<Self, TrieError> {
+        let too_large = TrieError::TooLarge { what: "tokens" };
         let vocab_size = self.shape.vocab_size.checked_add(by).ok_or(too_large)?;
         let tokens: Vec<TokenId> = self.slot_tokens.iter().map(|t| TokenId(t.0 + by)).collect();
         Ok(Self {
@@ -449,44 +445,6 @@ impl Trie {
             }
             rows.into_trie(self.shape)
         })
-    }
-
-    /// Whether sections that were read fit each other; what `format` says if not.
-    fn open(path: &Path, format: &Format, file: &IndexFile) -> Result<Self, IndexError> {
-        let header: Header = file.header;
-        let shape: View<u32> = file.section(path, Kind::TrieShape, None)?;
-        let &[stride, rows] = &shape[..] else {
-            return Err(format.damaged(path, "the shape is not two numbers"));
-        };
-        let codes = match header.symbol_bytes {
-            1 => Codes::Byte(file.section(path, Kind::TrieCodes, None)?),
-            2 => Codes::Narrow(file.section(path, Kind::TrieCodes, None)?),
-            4 => Codes::Wide(file.section(path, Kind::TrieCodes, None)?),
-            other => return Err(format.damaged(path, format!("{other} bytes per code"))),
-        };
-        let trie = Self {
-            shape: Shape {
-                vocab_size: header.vocab_size,
-                shift: 0,
-                stride,
-                longest: header.max_ngram_tokens,
-                rows,
-                passages: header.passages,
-            },
-            codes,
-            starts: file.section(path, Kind::TrieStarts, None)?,
-            nodes: file.section(path, Kind::Nodes, None)?,
-            slot_tokens: file.section(path, Kind::SlotTokens, None)?,
-            slot_ends: file.section(path, Kind::SlotEnds, None)?,
-            slot_is_node: file.section(path, Kind::SlotIsNode, None)?,
-            nodes_before: file.section(path, Kind::NodesBefore, None)?,
-            members: file.section(path, Kind::TrieMembers, None)?,
-            member_ends: file.section(path, Kind::TrieMemberEnds, None)?,
-        };
-        match trie.misfit() {
-            None => Ok(trie),
-            Some(what) => Err(format.damaged(path, what)),
-        }
     }
 
     /// What makes the stored lists unusable, if anything. O(slots).

@@ -6,11 +6,10 @@ use std::path::Path;
 
 use rand::RngExt;
 
-use super::super::IndexError;
-use super::super::storage::Bytes;
 use super::super::tests::temporary;
 use super::*;
 use crate::rng::{Stream, stream};
+use crate::section_file::Bytes;
 
 /// What identifiers are drawn from: so many passages, lengths, an alphabet, codes that prefer few.
 struct Draw {
@@ -207,7 +206,7 @@ fn image(ids: &[Vec<u32>], of: &Draw) -> Vec<u8> {
     image
 }
 
-fn open(image: &[u8]) -> Result<TrieFile, IndexError> {
+fn open(image: &[u8]) -> Result<TrieFile, TrieError> {
     TrieFile::from_bytes(Path::new("a.ids"), Bytes::owned(image))
 }
 
@@ -294,21 +293,12 @@ fn every_flipped_byte_and_every_cut_is_refused() {
 
 #[test]
 fn what_cannot_be_an_identifier_is_refused() {
-    assert!(matches!(
-        TrieBuilder::new(0, 0),
-        Err(IndexError::Option { .. })
-    ));
-    assert!(matches!(
-        TrieBuilder::new(5, 4),
-        Err(IndexError::Option { .. })
-    ));
+    let none = TrieBuilder::new(0, 0).err();
+    assert!(matches!(none, Some(TrieError::Alphabet { found: 0 })));
     let mut builder = TrieBuilder::new(5, 5).unwrap();
     let error = builder.push(&[1, 5]).unwrap_err();
-    assert!(matches!(
-        error,
-        IndexError::TokenOutOfRange { token: 5, .. }
-    ));
+    assert!(matches!(error, TrieError::CodeOutOfRange { code: 5, .. }));
     let mut builder = TrieBuilder::new(1 << 30, 1 << 30).unwrap();
     builder.push(&[1; 9]).unwrap();
-    assert!(matches!(builder.finish(), Err(IndexError::TooLarge { .. })));
+    assert!(matches!(builder.finish(), Err(TrieError::TooLarge { .. })));
 }

@@ -334,7 +334,8 @@ impl Llama {
         Ok(())
     }
 
-    fn head_weight(&self) -> Tensor<2> {
+    /// Weight `[vocab, d_model]` of the output projection.
+    pub(super) fn head_weight(&self) -> Tensor<2> {
         match &self.lm_head {
             Some(head) => head.weight.val(),
             None => self.model.embed_tokens.weight.val(),

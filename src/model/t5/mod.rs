@@ -186,6 +186,19 @@ impl T5 {
         })
     }
 
+    /// [`T5::decode`] for a decoder that reads the texts that the encoder reads, shifted right: its row `t` has seen
+    /// the tokens before `t` itself and all of them through the encoder.
+    pub(super) fn decode_shifted(&self, texts: &Sequences) -> Tensor<2> {
+        let mut inputs = texts.clone();
+        for (input, text) in
+            (inputs.tokens.chunks_mut(texts.seq)).zip(texts.tokens.chunks(texts.seq))
+        {
+            input[0] = self.start_token();
+            input[1..].copy_from_slice(&text[..texts.seq - 1]);
+        }
+        self.decode(texts, &self.encode(texts), &inputs)
+    }
+
     /// The attentions of a decoder layer over whole sequences: to what was written before where `own` are its
     /// keys and values, else to the prompts' `memory_nd`.
     fn attend(
@@ -352,7 +365,7 @@ impl T5 {
     }
 
     /// Input and weight of the output projection.
-    fn head(&self, hidden_nd: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
+    pub(super) fn head(&self, hidden_nd: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
         match &self.lm_head {
             Some(head) => (hidden_nd, head.weight.val()),
             None => {

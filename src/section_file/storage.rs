@@ -1,7 +1,7 @@
-//! The bytes of an index, in a mapped file or in memory, and typed views of them.
+//! The bytes of a section file, in a mapped file or in memory, and typed views of them.
 //!
 //! A view keeps its bytes alive and is checked for bounds and alignment when it is made, so that the
-//! rest of the index needs no unsafe code to read them. Only integers for which every bit pattern is
+//! rest of genret needs no unsafe code to read them. Only numbers for which every bit pattern is
 //! valid can be viewed: wrong bytes give wrong numbers, nothing worse. A mapped file must not be
 //! changed or cut while it is open; genret itself only ever replaces index files by renaming.
 
@@ -14,8 +14,8 @@ use memmap2::Mmap;
 
 use crate::types::TokenId;
 
-/// All bytes of an index file.
-pub(super) enum Bytes {
+/// All bytes of a section file.
+pub(crate) enum Bytes {
     /// A file mapped into memory.
     Mapped(Mmap),
     /// Memory of the process, aligned to eight bytes, with the number of bytes in use.
@@ -24,7 +24,7 @@ pub(super) enum Bytes {
 
 impl Bytes {
     /// A copy of `bytes` in memory.
-    pub(super) fn owned(bytes: &[u8]) -> Self {
+    pub(crate) fn owned(bytes: &[u8]) -> Self {
         let mut words = vec![0u64; bytes.len().div_ceil(8)];
         for (word, chunk) in words.iter_mut().zip(bytes.chunks(8)) {
             let mut padded = [0; 8];
@@ -50,22 +50,24 @@ impl Deref for Bytes {
     }
 }
 
-/// Integers that may be read from any bytes.
+/// Numbers that may be read from any bytes.
 ///
 /// # Safety
 /// Every bit pattern is a valid value, and the type has no padding.
-pub(super) unsafe trait Plain: Copy + Send + Sync + 'static {}
+pub(crate) unsafe trait Plain: Copy + Send + Sync + 'static {}
 
-// SAFETY: integers, a transparent wrapper of one, and an array of them.
+// SAFETY: numbers, a transparent wrapper of one, and an array of them.
 unsafe impl Plain for u8 {}
 unsafe impl Plain for u16 {}
 unsafe impl Plain for u32 {}
 unsafe impl Plain for u64 {}
+unsafe impl Plain for i8 {}
+unsafe impl Plain for f32 {}
 unsafe impl Plain for TokenId {}
 unsafe impl Plain for [u32; 2] {}
 
-/// Part of the bytes of an index, or a list in memory, as a slice of `T`. Cheap to clone.
-pub(super) struct View<T> {
+/// Part of the bytes of a file, or a list in memory, as a slice of `T`. Cheap to clone.
+pub(crate) struct View<T> {
     start: *const T,
     len: usize,
     _owner: Arc<dyn Any + Send + Sync>,
@@ -92,13 +94,13 @@ impl<T: Plain> From<Vec<T>> for View<T> {
     }
 }
 
-// SAFETY: a view is a shared slice of plain integers in bytes that never change or move.
+// SAFETY: a view is a shared slice of plain numbers in bytes that never change or move.
 unsafe impl<T: Plain> Send for View<T> {}
 unsafe impl<T: Plain> Sync for View<T> {}
 
 impl<T: Plain> View<T> {
     /// The items at `range` of `bytes`; `None` if it is out of bounds, cut or misaligned.
-    pub(super) fn new(bytes: &Arc<Bytes>, range: Range<usize>) -> Option<Self> {
+    pub(crate) fn new(bytes: &Arc<Bytes>, range: Range<usize>) -> Option<Self> {
         let part = bytes.get(range)?;
         let start = part.as_ptr().cast::<T>();
         let whole = part.len() % size_of::<T>() == 0 && start.is_aligned();
@@ -123,14 +125,14 @@ impl<T> Deref for View<T> {
 }
 
 /// The items of `slice` as bytes in this machine's order.
-pub(super) fn as_bytes<T: Plain>(slice: &[T]) -> &[u8] {
+pub(crate) fn as_bytes<T: Plain>(slice: &[T]) -> &[u8] {
     // SAFETY: `T: Plain` has no padding, and any byte is a valid u8.
     unsafe { std::slice::from_raw_parts(slice.as_ptr().cast(), size_of_val(slice)) }
 }
 
 /// Asks the processor to load `slice[index]` soon; does nothing where `index` is out of bounds.
 #[inline(always)]
-pub(super) fn prefetch<T>(slice: &[T], index: usize) {
+pub(crate) fn prefetch<T>(slice: &[T], index: usize) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: prefetching reads nothing architecturally; any address is allowed.
     unsafe {

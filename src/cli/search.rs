@@ -1,0 +1,201 @@
+//! `genret search`: rankings by BM25 or by an index of vectors.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+
+use super::progress::Progress;
+use super::shared::Shared;
+use super::table::say;
+use crate::data::{self, Corpus};
+use crate::retrieve::bm25::{Bm25, Bm25Options, Stemmer, StopWords};
+use crate::retrieve::sparse::Precision;
+use crate::retrieve::{Retriever, run_of};
+use crate::types::{Hit, PassageIdx, Query, QueryId};
+
+/// Queries between two updates of the progress bar.
+const WINDOW: usize = 1024;
+
+/// Ranks passages by BM25, or by the vectors of an index.
+#[derive(Args, Debug)]
+pub struct SearchArgs {
+    /// Rank by BM25 over this corpus: a BEIR folder or MS MARCO table.
+    #[arg(long, value_name = "CORPUS")]
+    bm25: Option<PathBuf>,
+    /// The index; with --bm25 it is made where it is not there yet.
+    #[arg(long)]
+    index: Option<PathBuf>,
+    /// The queries: BEIR queries.jsonl or `id<TAB>text` lines.
+    #[arg(long, conflicts_with = "text")]
+    queries: Option<PathBuf>,
+    /// One query, answered on the terminal.
+    #[arg(long)]
+    text: Option<String>,
+    /// Passages per query.
+    #[arg(long, default_value_t = 100)]
+    k: usize,
+    /// The TREC run file to write.
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Name of the system in the run file [default: genret-bm25, genret-sparse, genret-dense].
+    #[arg(long)]
+    tag: Option<String>,
+    /// BM25: how slowly more occurrences of a word stop counting, 0 or more [default: 0.9].
+    #[arg(long, requires = "bm25")]
+    k1: Option<f64>,
+    /// BM25: how much longer passages lose, from 0 to 1 [default: 0.4].
+    #[arg(long, requires = "bm25")]
+    b: Option<f64>,
+    /// BM25: what becomes of a word's ending [default: english].
+    #[arg(long, value_enum, requires = "bm25")]
+    stemmer: Option<StemmerName>,
+    /// BM25: words that are not counted [default: english].
+    #[arg(long, value_enum, requires = "bm25")]
+    stop_words: Option<StopWordsName>,
+    /// BM25: keep weights in eight bits instead of 32; a quarter of the postings' bytes.
+    #[arg(long, requires = "bm25")]
+    quantised: bool,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug)]
+enum StemmerName {
+    /// It stays.
+    None,
+    /// Snowball's stemmer for English.
+    English,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug)]
+enum StopWordsName {
+    /// Every word counts.
+    None,
+    /// The 33 English words of Lucene and bm25s.
+    English,
+}
+
+/// What answers queries.
+enum Searcher {
+    Bm25(Bm25),
+}
+
+impl Searcher {
+    fn open(args: &SearchArgs) -> Result<Self> {
+        if let Some(corpus) = &args.bm25 {
+            return Ok(Self::Bm25(bm25(args, corpus)?));
+        }
+        let Some(index) = &args.index else {
+            bail!("nothing to search: give --bm25 CORPUS or --index INDEX");
+        };
+        Ok(Self::Bm25(Bm25::open(index)?))
+    }
+
+    fn tag(&self) -> &str {
+        match self {
+            Self::Bm25(bm25) => bm25.tag(),
+        }
+    }
+
+    fn doc_id(&self, passage: PassageIdx) -> &str {
+        match self {
+            Self::Bm25(bm25) => bm25.index().doc_id(passage),
+        }
+    }
+
+    fn search(&self, queries: &[Query], k: usize) -> Result<Vec<Vec<Hit>>> {
+        Ok(match self {
+            Self::Bm25(bm25) => bm25.search(queries, k)?,
+        })
+    }
+}
+
+pub(super) fn run(args: &SearchArgs, _shared: &Shared) -> Result<()> {
+    if args.k == 0 {
+        bail!("--k 0: ask for at least one passage");
+    }
+    if let Some(text) = &args.text {
+        return answer_on_terminal(args, text);
+    }
+    let Some(queries) = &args.queries else {
+        bail!("nothing to answer: give --queries FILE or --text TEXT");
+    };
+    let Some(out) = &args.out else {
+        bail!("--queries needs --out RUN for the ranking");
+    };
+    let queries = data::load_queries(queries)?;
+    let searcher = Searcher::open(args)?;
+    let mut progress = Progress::new("searching", queries.len() as u64);
+    let mut hits = Vec::with_capacity(queries.len());
+    for window in queries.chunks(WINDOW) {
+        hits.extend(searcher.search(window, args.k)?);
+        progress.at(hits.len() as u64, "");
+    }
+    progress.finish();
+    let tag = args.tag.as_deref().unwrap_or_else(|| searcher.tag());
+    let run = run_of(tag, &queries, &hits, |passage| searcher.doc_id(passage))?;
+    run.write(out)?;
+    eprintln!("{} queries, run in {}", queries.len(), out.display());
+    Ok(())
+}
+
+fn answer_on_terminal(args: &SearchArgs, text: &str) -> Result<()> {
+    if text.trim().is_empty() {
+        bail!("--text is empty: nothing to answer");
+    }
+    if args.out.is_some() {
+        bail!("--out has no meaning with --text");
+    }
+    let searcher = Searcher::open(args)?;
+    let query = Query {
+        id: QueryId::from("text"),
+        text: text.into(),
+    };
+    let hits = searcher.search(&[query], args.k.min(10))?.remove(0);
+    if hits.is_empty() {
+        say!("no passage has anything in common with the query");
+    }
+    for (rank, hit) in hits.iter().enumerate() {
+        let id = searcher.doc_id(hit.passage);
+        say!("{:>3}  {:<24} {:>9.4}", rank + 1, id, hit.score.get());
+    }
+    Ok(())
+}
+
+/// BM25 over `corpus`: in memory, or by the index file, which is made where it is not there.
+fn bm25(args: &SearchArgs, corpus: &Path) -> Result<Bm25> {
+    let default = Bm25Options::default();
+    let options = Bm25Options {
+        k1: args.k1.unwrap_or(default.k1),
+        b: args.b.unwrap_or(default.b),
+        stemmer: match args.stemmer {
+            None => default.stemmer,
+            Some(StemmerName::None) => Stemmer::None,
+            Some(StemmerName::English) => Stemmer::English,
+        },
+        stop_words: match args.stop_words {
+            None => default.stop_words,
+            Some(StopWordsName::None) => StopWords::None,
+            Some(StopWordsName::English) => StopWords::English,
+        },
+        precision: if args.quantised {
+            Precision::Bytes
+        } else {
+            Precision::Floats
+        },
+    };
+    let corpus = Corpus::load(corpus)?;
+    let Some(path) = &args.index else {
+        return Ok(Bm25::build(&corpus, &options)?);
+    };
+    if !path.exists() {
+        Bm25::write(&corpus, &options, path)?;
+    }
+    let bm25 = Bm25::open(path).with_context(|| "opening the index of --index")?;
+    if !bm25.is_of(&corpus, &options) {
+        bail!(
+            "{}: made from another corpus or with other parameters; remove it, or choose another --index",
+            path.display()
+        );
+    }
+    Ok(bm25)
+}
