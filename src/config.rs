@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::data::example::{SpanOptions, Template};
+use crate::data::masking::MaskingOptions;
 use crate::data::synth::SynthOptions;
 use crate::decode::DecodeOptions;
 use crate::model::{EncoderOptions, ModelOptions, Pooling};
@@ -92,6 +93,9 @@ pub struct Config {
     /// How representations are learned.
     #[serde(default)]
     pub contrast: ContrastOptions,
+    /// What is masked, for the task `mntp`.
+    #[serde(default)]
+    pub masking: MaskingOptions,
     /// How it is trained.
     #[serde(default)]
     pub train: TrainOptions,
@@ -500,6 +504,8 @@ impl Config {
             ));
         }
         self.contrast.check()?;
+        let masking = self.masking.validate();
+        masking.map_err(|e| format!("masking: {e}"))?;
         let groups = self.decode.groups;
         if !self.sweep.sizes.is_empty()
             && let Some(beam) = self

@@ -18,6 +18,7 @@ use crate::config::{self, Config, ConfigError, ObjectiveOptions, RetrieverKind, 
 use crate::data::example::{
     Example, ExampleError, PassageTokens, SpanOptions, Template, corpus_tokens, nested_subset,
 };
+use crate::data::masking::MaskingError;
 use crate::data::trec::TrecError;
 use crate::data::{Corpus, DataError, Dataset, Pair, synth};
 use crate::decode::cgl::ContrastiveCase;
@@ -28,8 +29,8 @@ use crate::retrieve::RetrieveError;
 use crate::retrieve::bm25::{Bm25, Bm25Options};
 use crate::tokenizer::{self, Tokenizer, TokenizerError};
 use crate::train::{
-    Contrastive, ExampleSource, Generation, GroupSource, Objective, Progress, TrainError, TrainRun,
-    TrainSummary, discard_checkpoint,
+    Contrastive, ExampleSource, Generation, GroupSource, Masked, Objective, Progress, TrainError,
+    TrainRun, TrainSummary, discard_checkpoint,
 };
 use crate::types::{Passage, Query};
 
@@ -60,6 +61,9 @@ pub enum ExperimentError {
     /// Training examples.
     #[error(transparent)]
     Example(#[from] ExampleError),
+    /// Masked blocks.
+    #[error(transparent)]
+    Masking(#[from] MaskingError),
     /// The n-gram index.
     #[error(transparent)]
     Index(#[from] IndexError),
@@ -324,11 +328,16 @@ impl Experiment {
             (Some(encoder), Some(_)) => Some(self.representation(retriever, task, encoder)?),
             _ => None,
         };
-        let num_examples = match representation {
-            Some(_) => pairs.len(),
-            None => self.source(&pairs, task, seed)?.len(),
+        let masking = (task == Task::Mntp).then(|| self.config.masking.clone());
+        let num_examples = match (&representation, &masking) {
+            (Some(_), _) => pairs.len(),
+            (_, Some(masking)) => self.blocks(masking)?.train.len(),
+            _ => self.source(&pairs, task, seed)?.len(),
         };
         let (model, start, lora) = ModelSpec::resolve(options, self.tokenizer.vocab_size())?;
+        if let Some(representation) = &representation {
+            representation.encoder.validate(model.family())?;
+        }
         let mut spec = ModelSpec {
             model,
             start,
@@ -342,6 +351,7 @@ impl Experiment {
             num_examples,
             validation: (data.validation.clone(), data.validation_queries),
             objective,
+            masking,
             representation,
             train: self.config.train.clone(),
             seed,
@@ -383,6 +393,12 @@ impl Experiment {
                 let flops = spec.text_flops(query) + passages as f64 * spec.text_flops(passage);
                 Ok(((query + passages * passage) as f64, flops))
             }
+            None if spec.masking.is_some() => {
+                let masking = &self.config.masking;
+                let tokens = masking.block;
+                let masked = (masking.selected * tokens as f64).round() as usize;
+                Ok((tokens as f64, spec.block_flops(tokens, masked)))
+            }
             None => {
                 let (prompt, target) = self.typical_example()?;
                 let counts = spec.model.counts();
@@ -392,10 +408,14 @@ impl Experiment {
         }
     }
 
-    /// BM25 over the passages, built when it is first asked for.
-    pub fn bm25(&self) -> &Bm25 {
-        self.bm25
-            .get_or_init(|| Bm25::of_corpus(&self.dataset.corpus, Bm25Options::default()))
+    /// BM25 over the passages, made when it is first asked for.
+    pub fn bm25(&self) -> Result<&Bm25, ExperimentError> {
+        if let Some(bm25) = self.bm25.get() {
+            return Ok(bm25);
+        }
+        let made = Bm25::build(&self.dataset.corpus, &Bm25Options::default());
+        let made = made.map_err(RetrieveError::from)?;
+        Ok(self.bm25.get_or_init(|| made))
     }
 
     /// Tokens of prompt and target of a typical example of what a generative model learns: the means over some
@@ -440,8 +460,19 @@ impl Experiment {
         let pairs = self.pairs(spec.fraction)?;
         let validation = self.validation_pairs()?;
         let (task, seed) = (spec.objective.task, spec.seed);
-        let (model, summary) = match &spec.representation {
-            None => {
+        let (model, summary) = match (&spec.representation, &spec.masking) {
+            (None, Some(masking)) => {
+                let blocks = self.blocks(masking)?;
+                let objective = Masked {
+                    blocks: &blocks.train,
+                    masker: &blocks.masker,
+                    validation: &blocks.validation,
+                    seed,
+                    flops: &|tokens, masked| spec.block_flops(tokens, masked),
+                };
+                self.run(spec, &objective, replicas, &folder, model, progress)?
+            }
+            (None, None) => {
                 let validation = self.source(&validation, task, config.seed)?.epoch(0)?;
                 let (counts, cost) = (spec.model.counts(), spec.training_cost());
                 let objective = Generation {
@@ -451,7 +482,8 @@ impl Experiment {
                 };
                 self.run(spec, &objective, replicas, &folder, model, progress)?
             }
-            Some(representation) => {
+            (Some(representation), _) => {
+                model.check_both_ways(&representation.encoder)?;
                 let groups = |pairs: &[(u64, Pair)], split: &str, seed| {
                     self.groups(pairs, split, representation, task, seed)
                 };

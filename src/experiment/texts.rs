@@ -5,6 +5,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::{Experiment, ExperimentError};
+use crate::data::masking::{MaskedBlock, Masker, MaskingOptions};
 use crate::model::{EncoderOptions, Role};
 use crate::types::TokenId;
 
@@ -14,7 +15,34 @@ pub(super) struct Texts {
     tokens: Arc<Vec<Vec<TokenId>>>,
 }
 
+/// The collection in blocks, for learning masked tokens.
+pub(super) struct Blocks {
+    pub(super) masker: Masker,
+    pub(super) train: Vec<Vec<TokenId>>,
+    pub(super) validation: Vec<MaskedBlock>,
+}
+
 impl Experiment {
+    /// All passages in blocks; the last twentieth is for validation, at most `data.validation_queries` of them.
+    pub(super) fn blocks(&self, masking: &MaskingOptions) -> Result<Blocks, ExperimentError> {
+        let masker = Masker::new(&self.tokenizer, masking.clone())?;
+        let fields = self.passages.iter().flat_map(|p| [&p.title, &p.body]);
+        let mut train = masker.blocks(&fields.collect::<Vec<_>>());
+        let data = &self.config.data;
+        let held = match data.validation.is_empty() {
+            true => 0,
+            false => data.validation_queries.min(train.len() / 20),
+        };
+        let held = train.split_off(train.len() - held).into_iter().enumerate();
+        let seed = self.config.seed;
+        let validation = held.map(|(number, block)| masker.mask(&block, seed, 0, number as u64));
+        Ok(Blocks {
+            validation: validation.collect(),
+            masker,
+            train,
+        })
+    }
+
     /// The tokens of a query as the encoder reads them.
     pub fn query_tokens(
         &self,

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{ExperimentError, VERSION, read_json, write_json};
 use crate::config::{self, ObjectiveOptions, RetrieverKind};
+use crate::data::masking::MaskingOptions;
 use crate::model::{
     EncoderOptions, LoraOptions, Model, ModelConfig, ModelOptions, Pooling, T5Part, checkpoint,
     hub,
@@ -71,6 +72,9 @@ pub struct ModelSpec {
     pub validation: (String, usize),
     /// What the model learns.
     pub objective: ObjectiveOptions,
+    /// What is masked, where masked tokens are learned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub masking: Option<MaskingOptions>,
     /// Its representations, of a sparse or dense model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub representation: Option<Representation>,
@@ -207,6 +211,13 @@ impl ModelSpec {
     fn expect_representation(&self) -> &Representation {
         let representation = self.representation.as_ref();
         representation.expect("asked of sparse and dense models alone")
+    }
+
+    /// FLOPs of training once on a block of so many tokens, of which some are masked.
+    pub(super) fn block_flops(&self, tokens: usize, masked: usize) -> f64 {
+        let counts = self.model.counts();
+        let body = counts.train_representation(tokens, false, false, self.training_cost());
+        body + 6.0 * counts.params_head * masked as f64
     }
 
     /// FLOPs of training once on a text of so many tokens, of a sparse or dense model.

@@ -18,7 +18,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{Family, Model, ModelConfig, ModelError, Sequences, checkpoint};
-use crate::types::TokenId;
+use crate::types::{SparseVector, TokenId};
 
 /// How the states of a text's tokens become one vector.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -293,32 +293,6 @@ fn pool_dense(hidden_nd: Tensor<2>, batch: &Sequences, options: &EncoderOptions)
         .reshape([rows, seq, width])
         .sum_dim(1)
         .squeeze_dim(1)
-}
-
-/// Terms with their weights: a sparse vector.
-#[derive(Clone, PartialEq, Debug, Default)]
-pub struct SparseVector {
-    /// Terms of the vocabulary, increasing.
-    pub terms: Vec<u32>,
-    /// Their weights, all positive.
-    pub weights: Vec<f32>,
-}
-
-impl SparseVector {
-    /// The positive values of `row` by their place, the largest `top_k` of them; of equal values the first.
-    pub fn from_row(row: &[f32], top_k: Option<usize>) -> Self {
-        let mut kept: Vec<(u32, f32)> = (row.iter().enumerate())
-            .filter(|&(_, &weight)| weight > 0.0)
-            .map(|(term, &weight)| (term as u32, weight))
-            .collect();
-        if let Some(k) = top_k.filter(|&k| k < kept.len()) {
-            kept.select_nth_unstable_by(k, |a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-            kept.truncate(k);
-            kept.sort_unstable_by_key(|&(term, _)| term);
-        }
-        let (terms, weights) = kept.into_iter().unzip();
-        Self { terms, weights }
-    }
 }
 
 /// Vectors on the host, in the order of their texts.

@@ -5,9 +5,9 @@ use burn::tensor::Tensor;
 
 use super::objective::{Found, ItemSize, Objective, Step};
 use super::optimizer::Gradients;
-use super::{Precision, TrainError, TrainOptions};
+use super::{TrainError, TrainOptions};
 use crate::data::example::{Example, ExampleError};
-use crate::model::{Model, ModelError, PromptTarget, parameters};
+use crate::model::{Model, ModelError, PromptTarget};
 use crate::types::TokenId;
 
 /// Where examples come from; the same pass always gives the same examples.
@@ -57,47 +57,18 @@ impl Objective for Generation<'_> {
     }
 
     fn gradients(&self, step: &Step<'_>, batch: &[&Example]) -> Result<Found, TrainError> {
-        let options = step.options;
         let targets: usize = batch.iter().map(|e| e.target.len()).sum();
         let scale = 1.0 / targets as f64;
-        let micros: Vec<&[&Example]> = batch.chunks(options.micro_batch_size).collect();
-        let home = step.model.device().inner();
-        let shares = step.on_devices(|model, place, devices| {
-            let mut gradients = Gradients::default();
-            let mut loss_sum = 0.0;
-            for micro in micros.iter().skip(place).step_by(devices) {
-                let examples = prompts_and_targets(micro);
-                let loss = if options.gradient_checkpointing {
-                    let (loss, found) = model.recomputed_gradients(&examples, scale)?;
-                    gradients.add_named(found);
-                    loss
-                } else {
-                    let loss = match options.precision {
-                        Precision::F32 => loss_sum_of(model, &examples)?,
-                        // Gradients flow through the rounded weights to the whole ones.
-                        Precision::Bf16 => {
-                            loss_sum_of(&parameters::bf16(model.clone()), &examples)?
-                        }
-                    };
-                    let loss = loss.mul_scalar(scale);
-                    let value = loss.clone().inner();
-                    gradients.add(model, loss.backward());
-                    value
-                };
-                loss_sum += super::scalar(loss);
+        Ok(step.summed(batch, |model, micro| {
+            let examples = prompts_and_targets(micro);
+            if step.options.gradient_checkpointing {
+                let (loss, found) = model.recomputed_gradients(&examples, scale)?;
+                let mut gradients = Gradients::default();
+                gradients.add_named(found);
+                return Ok((loss, gradients));
             }
-            Ok((loss_sum, gradients))
-        })?;
-        let (mut loss, mut gradients) = (0.0, Gradients::default());
-        for (sum, found) in shares {
-            loss += sum;
-            gradients.add_named(found.on(&home));
-        }
-        Ok(Found {
-            loss,
-            gradients,
-            representations: None,
-        })
+            step.backward(model, scale, |model| loss_sum(model, &examples))
+        })?)
     }
 
     fn validation_loss(
@@ -110,7 +81,7 @@ impl Objective for Generation<'_> {
         order.sort_by_key(|e| e.prompt.len() + e.target.len());
         let mut sum = 0.0;
         for micro in order.chunks(options.micro_batch_size) {
-            sum += super::scalar(loss_sum_of(&model, &prompts_and_targets(micro))?);
+            sum += super::scalar(loss_sum(&model, &prompts_and_targets(micro))?);
         }
         let targets: usize = order.iter().map(|e| e.target.len()).sum();
         Ok((targets > 0).then(|| sum / targets as f64))
@@ -123,7 +94,7 @@ fn prompts_and_targets<'a>(batch: &[&'a Example]) -> Vec<PromptTarget<'a>> {
 }
 
 /// Summed loss of the target tokens of a micro-batch.
-fn loss_sum_of(model: &Model, batch: &[PromptTarget<'_>]) -> Result<Tensor<1>, ModelError> {
+fn loss_sum(model: &Model, batch: &[PromptTarget<'_>]) -> Result<Tensor<1>, ModelError> {
     let targets: Vec<TokenId> = batch.iter().flat_map(|(_, t)| *t).copied().collect();
     Ok(model.loss_sum(model.target_hidden(batch)?, &targets))
 }

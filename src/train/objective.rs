@@ -1,12 +1,12 @@
 //! What a run learns: its examples, and the loss and gradient of a batch of them.
 
 use burn::module::Module;
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 
 use super::optimizer::Gradients;
-use super::{TrainError, TrainOptions};
+use super::{Precision, TrainError, TrainOptions};
 use crate::data::example::ExampleError;
-use crate::model::{Model, ModelError};
+use crate::model::{Model, ModelError, parameters};
 use crate::record::Representations;
 
 /// What a run learns from. The same pass always gives the same items.
@@ -78,6 +78,58 @@ pub struct Found {
 }
 
 impl Step<'_> {
+    /// The model that reads, in half precision if asked for.
+    pub(super) fn reading(&self, model: &Model) -> Model {
+        match self.options.precision {
+            Precision::F32 => model.clone(),
+            // Gradients flow through the rounded weights to the whole ones.
+            Precision::Bf16 => parameters::bf16(model.clone()),
+        }
+    }
+
+    /// `scale` times what `loss` says, and its gradient.
+    pub(super) fn backward(
+        &self,
+        model: &Model,
+        scale: f64,
+        loss: impl Fn(&Model) -> Result<Tensor<1>, ModelError>,
+    ) -> Result<(Tensor<1>, Gradients), ModelError> {
+        let loss = loss(&self.reading(model))?.mul_scalar(scale);
+        let value = loss.clone().inner();
+        let mut gradients = Gradients::default();
+        gradients.add(model, loss.backward());
+        Ok((value, gradients))
+    }
+
+    /// Sums of the losses and gradients of the micro-batches of `batch`, on all devices.
+    pub(super) fn summed<I: Sync>(
+        &self,
+        batch: &[&I],
+        gradients: impl Fn(&Model, &[&I]) -> Result<(Tensor<1>, Gradients), ModelError> + Sync,
+    ) -> Result<Found, ModelError> {
+        let micros: Vec<&[&I]> = batch.chunks(self.options.micro_batch_size).collect();
+        let home = self.model.device().inner();
+        let shares = self.on_devices(|model, place, devices| {
+            let (mut loss, mut sum) = (0.0, Gradients::default());
+            for micro in micros.iter().skip(place).step_by(devices) {
+                let (value, found) = gradients(model, micro)?;
+                loss += super::scalar(value);
+                sum.add_named(found.on(&model.device().inner()));
+            }
+            Ok((loss, sum))
+        })?;
+        let (mut loss, mut gradients) = (0.0, Gradients::default());
+        for (sum, found) in shares {
+            loss += sum;
+            gradients.add_named(found.on(&home));
+        }
+        Ok(Found {
+            loss,
+            gradients,
+            representations: None,
+        })
+    }
+
     /// What `work` finds on every device: it is called with a model, the place of the device and how many there are.
     ///
     /// The first device is the model's own; each of the others is given the weights and works in a thread of

@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use super::file::{FORMAT, Header, Kind};
-use super::{Posting, Precision, SparseIndex, SparseOptions, SparseVector, VectorError};
+use super::{Posting, Precision, SparseIndex, SparseOptions, VectorError, check};
 use crate::atomic_file;
 use crate::section_file::{self, Bytes, IdList, Section, as_bytes};
+use crate::types::SparseVector;
 
 /// A term has an entry for every block if it occurs in at least this share of them.
 const DENSE_SHARE: usize = 4;
@@ -57,7 +58,7 @@ impl SparseBuilder {
     /// # Errors
     /// [`VectorError::Vector`] naming the passage; [`VectorError::TooLarge`].
     pub fn push(&mut self, id: &str, vector: &SparseVector) -> Result<(), VectorError> {
-        vector.check(self.num_terms, &|| format!("of passage {id}"))?;
+        check(vector, self.num_terms, &|| format!("of passage {id}"))?;
         if self.ends.len() >= u32::MAX as usize {
             return Err(VectorError::TooLarge {
                 what: "passages",

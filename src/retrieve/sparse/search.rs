@@ -5,10 +5,10 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::file::{Lists, ListsOf};
-use super::{Posting, SparseIndex, SparseVector, VectorError};
+use super::{Posting, SparseIndex, VectorError, check};
 use crate::retrieve::TopK;
 use crate::retrieve::simd::wide;
-use crate::types::{Hit, PassageIdx};
+use crate::types::{Hit, PassageIdx, SparseVector};
 
 /// Blocks scored before the first cut of the others.
 const FIRST_ROUND: usize = 4;
@@ -43,7 +43,7 @@ impl SparseIndex {
     /// # Errors
     /// [`VectorError::Vector`] for a query that is no vector of this index.
     pub fn search(&self, query: &SparseVector, k: usize) -> Result<Vec<Hit>, VectorError> {
-        query.check(self.num_terms(), &|| "of the query".into())?;
+        check(query, self.num_terms(), &|| "of the query".into())?;
         Ok(self.search_with(query, k, &mut Scratch::default()))
     }
 
@@ -57,7 +57,7 @@ impl SparseIndex {
         k: usize,
     ) -> Result<Vec<Vec<Hit>>, VectorError> {
         for (ordinal, query) in queries.iter().enumerate() {
-            query.check(self.num_terms(), &|| format!("of query {ordinal}"))?;
+            check(query, self.num_terms(), &|| format!("of query {ordinal}"))?;
         }
         Ok(queries
             .par_iter()
@@ -76,7 +76,7 @@ impl SparseIndex {
         query: &SparseVector,
         k: usize,
     ) -> Result<Vec<Hit>, VectorError> {
-        query.check(self.num_terms(), &|| "of the query".into())?;
+        check(query, self.num_terms(), &|| "of the query".into())?;
         let terms = self.terms(query);
         Ok(match &self.lists {
             Lists::Bytes(lists) => self.add_everything(lists, &terms, k),
@@ -89,7 +89,7 @@ impl SparseIndex {
     /// # Errors
     /// As there, or if there is no such passage.
     pub fn score(&self, query: &SparseVector, passage: PassageIdx) -> Result<f32, VectorError> {
-        query.check(self.num_terms(), &|| "of the query".into())?;
+        check(query, self.num_terms(), &|| "of the query".into())?;
         if passage.index() >= self.num_passages() {
             let what = format!("the index has {} passages", self.num_passages());
             return Err(VectorError::vector(passage.0, what));

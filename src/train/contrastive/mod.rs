@@ -16,9 +16,9 @@ use rand::RngExt;
 
 use super::objective::{Found, ItemSize, Objective, Step};
 use super::optimizer::Gradients;
-use super::{Precision, TrainError, TrainOptions};
+use super::{TrainError, TrainOptions};
 use crate::data::example::{ExampleError, Group};
-use crate::model::{EncoderOptions, Model, ModelError, Pooling, Sequences, parameters};
+use crate::model::{EncoderOptions, Model, ModelError, Pooling, Sequences};
 use crate::record::Representations;
 use crate::rng;
 use crate::types::{PassageIdx, TokenId};
@@ -190,7 +190,7 @@ impl Contrastive<'_> {
         weight: f64,
     ) -> Result<(Parts, Gradients, Tensor<2>, Tensor<2>), ModelError> {
         let model = step.model;
-        let read = reading(model, step.options);
+        let read = step.reading(model);
         let queries = whole(self.encode(&read, &batch.queries)?);
         let passages = whole(self.encode(&read, &batch.passages)?);
         let parts = self.loss(batch, queries.clone(), passages.clone(), weight);
@@ -219,8 +219,7 @@ impl Contrastive<'_> {
             let drawn = rng::stream(self.seed, "part", &[step.done, number as u64]).random();
             model.device().seed(drawn);
             let texts: Vec<&[TokenId]> = parts[number].iter().map(|&i| texts[i]).collect();
-            self.encode(&reading(model, step.options), &texts)
-                .map(whole)
+            self.encode(&step.reading(model), &texts).map(whole)
         };
         let found = step.on_devices(|model, place, devices| {
             let own = (place..parts.len()).step_by(devices);
@@ -379,15 +378,6 @@ impl Objective for Contrastive<'_> {
         }
         let count = self.validation.len();
         Ok((count > 0).then(|| sum / count as f64))
-    }
-}
-
-/// The model that reads in a step, in half precision if asked for.
-fn reading(model: &Model, options: &TrainOptions) -> Model {
-    match options.precision {
-        Precision::F32 => model.clone(),
-        // Gradients flow through the rounded weights to the whole ones.
-        Precision::Bf16 => parameters::bf16(model.clone()),
     }
 }
 
