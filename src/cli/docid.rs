@@ -1,6 +1,7 @@
 //! `genret docid`: make and describe identifiers of passages.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
@@ -8,7 +9,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use super::shared::Shared;
 use super::table::{print, say, table};
 use crate::data::Corpus;
-use crate::docid::{self, DocidOptions, Docids, Method, Report, Resolve, Vectors};
+use crate::docid::{self, DocidOptions, Docids, Method, Report, Resolve};
 use crate::tokenizer::Tokenizer;
 
 /// Verbs of `genret docid`.
@@ -133,13 +134,11 @@ fn build(args: &BuildArgs, shared: &Shared) -> Result<()> {
         (None, _) => None,
     };
     let corpus = Corpus::load(&args.corpus)?;
-    let vectors = match &args.vectors {
-        Some(path) => Some(Vectors::read(path, corpus.len())?),
-        None => None,
-    };
     let told = &mut |what: &str| eprintln!("{what}");
-    let made = docid::make(&corpus, &options, tokenizer.as_ref(), vectors, told)?;
+    let begun = Instant::now();
+    let made = docid::make(&corpus, &options, tokenizer.as_ref(), told)?;
     made.write(&args.out, &corpus)?;
+    eprintln!("made in {:.1} s", begun.elapsed().as_secs_f64());
     describe(made.report(), &args.out, args.json)
 }
 
@@ -186,6 +185,7 @@ fn options(args: &BuildArgs, shared: &Shared) -> Result<DocidOptions> {
         codes: args.codes.unwrap_or(default.codes),
         leaf: args.leaf.unwrap_or(default.leaf),
         words: args.words.unwrap_or(default.words),
+        vectors: args.vectors.clone(),
         dims: args.dims.unwrap_or(default.dims),
         iterations: args.iterations.unwrap_or(default.iterations),
         resolve: match args.resolve {
@@ -213,7 +213,7 @@ fn stats(args: &StatsArgs) -> Result<()> {
 }
 
 /// Prints what identifiers are like.
-fn describe(report: &Report, path: &std::path::Path, json: bool) -> Result<()> {
+fn describe(report: &Report, path: &Path, json: bool) -> Result<()> {
     let bytes = std::fs::metadata(path)?.len();
     if json {
         let mut value = serde_json::to_value(report)?;
@@ -239,7 +239,6 @@ fn describe(report: &Report, path: &std::path::Path, json: bool) -> Result<()> {
         "size               {bytes} bytes, {:.1} per passage",
         bytes as f64 / report.passages as f64
     );
-    say!("made in            {:.1} s", report.secs);
     let head = [
         "position",
         "passages",

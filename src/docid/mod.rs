@@ -17,7 +17,6 @@ mod residual;
 mod vectors;
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
@@ -112,7 +111,7 @@ pub enum DocidError {
 }
 
 /// Where identifiers come from.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Method {
     /// Residual quantisation of the passages' vectors.
@@ -126,6 +125,19 @@ pub enum Method {
     Title,
     /// Random codes of the shape of residual quantisation: the control.
     Random,
+}
+
+impl Method {
+    /// The name, as configurations write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Rq => "rq",
+            Self::Kmeans => "kmeans",
+            Self::Atomic => "atomic",
+            Self::Title => "title",
+            Self::Random => "random",
+        }
+    }
 }
 
 /// What becomes of passages with the same identifier.
@@ -153,6 +165,10 @@ pub struct DocidOptions {
     pub leaf: usize,
     /// Words that stand for a title where there is none, and the most of one (title).
     pub words: usize,
+    /// A `.npy` or `.safetensors` file with a vector per passage, in the order of the corpus (rq, kmeans); TF-IDF of the
+    /// passages' words, projected at random, if none is named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vectors: Option<PathBuf>,
     /// Numbers of a vector that is made of a passage's words.
     pub dims: usize,
     /// Rounds of k-means.
@@ -171,6 +187,7 @@ impl Default for DocidOptions {
             codes: 64,
             leaf: 0,
             words: 12,
+            vectors: None,
             dims: 256,
             iterations: 20,
             resolve: Resolve::Suffix,
@@ -265,33 +282,28 @@ pub struct Notes {
     pub report: Report,
 }
 
-/// Makes identifiers for the passages of `corpus`, of `vectors` (a row per passage) where they are needed: those of the
-/// passages' words if none are given. `told` hears what is being done.
+/// Makes identifiers for the passages of `corpus`; `told` hears what is being done.
 ///
 /// Uses all threads; the result does not depend on their number.
 ///
 /// # Errors
-/// [`DocidError::Option`], [`DocidError::NoTokenizer`], [`DocidError::Tokenizer`], [`DocidError::Trie`].
+/// [`DocidError::Option`], [`DocidError::NoTokenizer`], [`DocidError::Tokenizer`], [`DocidError::Trie`]; those of
+/// [`Vectors::read`].
 pub fn make(
     corpus: &Corpus,
     options: &DocidOptions,
     tokenizer: Option<&Tokenizer>,
-    vectors: Option<Vectors>,
     told: &mut dyn FnMut(&str),
 ) -> Result<Made, DocidError> {
     options.check()?;
-    let begun = Instant::now();
-    let vectors = match vectors {
-        Some(vectors) => Some(vectors),
-        None if options.needs_vectors() => {
+    let vectors = match (options.needs_vectors(), &options.vectors) {
+        (false, _) => None,
+        (true, Some(path)) => Some(Vectors::read(path, corpus.len())?),
+        (true, None) => {
             told("vectors of the passages' words");
-            Some(Vectors::of_words(
-                corpus.passages(),
-                options.dims,
-                options.seed,
-            ))
+            let passages = corpus.passages();
+            Some(Vectors::of_words(passages, options.dims, options.seed))
         }
-        None => None,
     };
     let dims = vectors.as_ref().map_or(0, Vectors::dims);
     let mut titles_of = None;
@@ -319,7 +331,7 @@ pub fn make(
     let mut builder = TrieBuilder::new(codes.alphabet, stride)?;
     codes.codes.iter().try_for_each(|id| builder.push(id))?;
     let trie = builder.finish()?;
-    let report = Report::new(&codes, collided, trie.num_ids(), begun.elapsed());
+    let report = Report::new(&codes, collided, trie.num_ids());
     let notes = Notes {
         options: options.clone(),
         tokenizer: titles_of.map(Tokenizer::fingerprint),

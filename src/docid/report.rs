@@ -1,7 +1,5 @@
 //! What identifiers are like.
 
-use std::time::Duration;
-
 use serde::{Deserialize, Serialize};
 
 use super::Codes;
@@ -32,8 +30,6 @@ pub struct Report {
     pub alphabet: usize,
     /// Position by position.
     pub levels: Vec<LevelReport>,
-    /// Seconds that making took.
-    pub secs: f64,
 }
 
 /// One position of the identifiers.
@@ -50,7 +46,7 @@ pub struct LevelReport {
 }
 
 impl Report {
-    pub(super) fn new(codes: &Codes, before: Collided, ids: usize, took: Duration) -> Self {
+    pub(super) fn new(codes: &Codes, before: Collided, ids: usize) -> Self {
         let lengths = || codes.codes.iter().map(Vec::len);
         let deepest = lengths().max().unwrap_or(0);
         let level = |level: usize| {
@@ -82,7 +78,6 @@ impl Report {
             depth_max: deepest,
             alphabet: codes.alphabet,
             levels: (0..deepest).map(level).collect(),
-            secs: took.as_secs_f64(),
         }
     }
 }

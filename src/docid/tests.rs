@@ -38,14 +38,7 @@ fn options(method: Method) -> DocidOptions {
 }
 
 fn made(corpus: &Corpus, options: &DocidOptions) -> Made {
-    make(
-        corpus,
-        options,
-        Some(&Tokenizer::bytes()),
-        None,
-        &mut |_| (),
-    )
-    .unwrap()
+    make(corpus, options, Some(&Tokenizer::bytes()), &mut |_| ()).unwrap()
 }
 
 const METHODS: [Method; 5] = [
@@ -281,7 +274,7 @@ fn options_are_checked() {
         "{said}"
     );
     let titles = options(Method::Title);
-    let error = make(&corpus(4, 2), &titles, None, None, &mut |_| ()).err();
+    let error = make(&corpus(4, 2), &titles, None, &mut |_| ()).err();
     assert!(matches!(error, Some(DocidError::NoTokenizer)));
     assert!(toml::from_str::<DocidOptions>("level = 3").is_err());
 }

@@ -257,7 +257,7 @@ impl Task<'_> {
             positive: vec![],
             negative: vec![],
         };
-        let cases = experiment.contrastive_cases()?;
+        let cases = experiment.contrastive_cases(&trained.record.spec)?;
         for (i, case) in cases.iter().enumerate() {
             let losses = crate::decode::cgl::contrastive_losses(&trained.model, case, 512)
                 .map_err(ExperimentError::from)?;
@@ -296,32 +296,22 @@ impl Task<'_> {
             .map(|m| m.parse().expect("the configuration was checked"))
             .collect();
         let counts = trained.model.config().counts();
+        let max_new_tokens = experiment.max_new_tokens(&plan.spec);
         let (mut decoded, mut flops, mut secs) = (0usize, 0.0, 0.0);
         let mut split_means = BTreeMap::new();
         let mut quality_per_query = vec![];
         for split in &config.evaluate.splits {
             let queries: Vec<Query> = experiment.queries(split)?;
-            let retriever = Generative {
-                model: &trained.model,
-                index: experiment.index(),
-                tokenizer: &experiment.tokenizer,
-                template: experiment.template(),
-                decode: &options,
-                ranking: &config.ranking,
-            };
             let mut run = Run::new(&config.name);
             let mut done = 0;
-            for batch in queries.chunks(retriever.window()) {
+            for batch in queries.chunks(4 * options.queries_per_batch()) {
                 let started = Instant::now();
-                let answers = retriever
-                    .answer(batch, config.evaluate.depth)
-                    .map_err(ExperimentError::from)?;
+                let answers = experiment.answer(trained, &options, batch)?;
                 secs += started.elapsed().as_secs_f64();
-                for (query, answer) in batch.iter().zip(&answers) {
-                    flops += counts.decode(answer.prompt_tokens, options.max_new_tokens, cell.beam);
+                for (query, (hits, prompt_tokens)) in batch.iter().zip(&answers) {
+                    flops += counts.decode(*prompt_tokens, max_new_tokens, cell.beam);
                     let corpus = &experiment.dataset.corpus;
-                    let docs = answer
-                        .hits
+                    let docs = hits
                         .iter()
                         .map(|h| (corpus.passage(h.passage).id.clone(), h.score.get()));
                     run.push(query.id.clone(), docs)
@@ -359,7 +349,7 @@ impl Task<'_> {
             name: config.name.clone(),
             family: model.family().name().into(),
             retriever: RetrieverKind::Generative.name().into(),
-            objective: plan.spec.objective.task.name().into(),
+            objective: plan.spec.objective_name(),
             genret: crate::experiment::VERSION.into(),
             model: plan.id(),
             settings: config.decode_settings(),
@@ -397,7 +387,7 @@ fn search_error(
     decode: &DecodeOptions,
 ) -> Result<Option<SearchError>, ExperimentError> {
     let config = &experiment.config;
-    if !config.evaluate.search_error {
+    if !config.evaluate.search_error || trained.record.spec.docids.is_some() {
         return Ok(None);
     }
     let mut queries = experiment.queries(&config.evaluate.splits[0])?;
