@@ -185,7 +185,7 @@ fn bm25(args: &SearchArgs, corpus: &Path) -> Result<Bm25> {
     };
     let corpus = Corpus::load(corpus)?;
     let Some(path) = &args.index else {
-        return Ok(Bm25::build(&corpus, &options)?);
+        return Ok(Bm25::of_corpus(&corpus, &options)?);
     };
     if !path.exists() {
         Bm25::write(&corpus, &options, path)?;

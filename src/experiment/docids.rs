@@ -12,7 +12,8 @@ use crate::data::trec::Qrels;
 use crate::data::{self, Corpus, Pair};
 use crate::decode::DecodeOptions;
 use crate::docid::{self, DocidOptions, Docids, Method};
-use crate::index::Trie;
+use crate::index::{NgramIndex, Trie};
+use crate::model::Model;
 use crate::retrieve::docid::DocidRetriever;
 use crate::retrieve::generative::Generative;
 use crate::tokenizer::Tokenizer;
@@ -122,19 +123,28 @@ impl Experiment {
                 .map(|a| (a.hits, a.prompt_tokens))
                 .collect());
         }
-        let retriever = Generative {
-            model,
-            index: self.index(),
-            tokenizer,
-            template,
-            decode,
-            ranking: &self.config.ranking,
-        };
+        let retriever = self.generative(trained, decode);
         let answers = retriever.answer(queries, depth)?;
         Ok(answers
             .into_iter()
             .map(|a| (a.hits, a.prompt_tokens))
             .collect())
+    }
+
+    /// A model of n-grams as a retriever.
+    pub fn generative<'a>(
+        &'a self,
+        trained: &'a TrainedModel,
+        decode: &'a DecodeOptions,
+    ) -> Generative<'a, Model, NgramIndex> {
+        Generative {
+            model: &trained.model,
+            index: self.index(),
+            tokenizer: &self.tokenizer,
+            template: self.template(),
+            decode,
+            ranking: &self.config.ranking,
+        }
     }
 
     /// Pseudo-queries with the passages they were written for, in file order.

@@ -212,13 +212,8 @@ impl PairGroups<'_> {
             }
         }
         let query = &self.experiment.dataset.queries[pair.query].text;
-        let others: Vec<(&str, PassageIdx)> = passages[teacher.len()..]
-            .iter()
-            .map(|&passage| (&query[..], passage))
-            .collect();
-        match self.bm25 {
-            Some(bm25) => teacher.extend(bm25.scores(&others).expect("passages of its corpus")),
-            None => teacher.resize(passages.len(), 0.0),
+        for &passage in &passages[teacher.len()..] {
+            teacher.push(self.bm25.map_or(0.0, |bm25| bm25.score(query, passage)));
         }
         Group {
             query: self.queries[place].clone(),

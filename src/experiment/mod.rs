@@ -201,11 +201,13 @@ mod cases;
 mod docids;
 mod examples;
 mod groups;
+mod represented;
 mod texts;
 mod trained;
 
 pub use cases::{CaseOptions, contrastive_cases, docid_cases};
 pub use docids::{DocidSet, DocidSpec};
+pub use represented::{Found, Represented};
 pub use trained::{ModelRecord, ModelSpec, OpenedModel, Representation, Start, TrainedModel};
 
 /// What was prepared from which settings, in `prepared.json`.
@@ -468,7 +470,7 @@ impl Experiment {
         if let Some(bm25) = self.bm25.get() {
             return Ok(bm25);
         }
-        let made = Bm25::build(&self.dataset.corpus, &Bm25Options::default());
+        let made = Bm25::of_corpus(&self.dataset.corpus, &Bm25Options::default());
         let made = made.map_err(RetrieveError::from)?;
         Ok(self.bm25.get_or_init(|| made))
     }

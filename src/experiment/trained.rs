@@ -225,6 +225,14 @@ impl ModelSpec {
         self.expect_representation().contrast.per_query
     }
 
+    /// What scores are divided by.
+    pub fn temperature(&self) -> f64 {
+        let representation = self.expect_representation();
+        representation
+            .contrast
+            .temperature(representation.encoder.pooling)
+    }
+
     /// FLOPs of the representation of a text of so many tokens.
     pub fn representation_flops(&self, tokens: usize) -> f64 {
         let encoder = &self.expect_representation().encoder;

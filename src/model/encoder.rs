@@ -309,6 +309,27 @@ pub enum Vectors {
     },
 }
 
+impl Vectors {
+    /// Inner product of vector `place` with vector `other_place` of `other`.
+    ///
+    /// # Panics
+    /// For vectors of different kinds.
+    pub fn dot(&self, place: usize, other: &Self, other_place: usize) -> f64 {
+        match (self, other) {
+            (Self::Sparse(a), Self::Sparse(b)) => a[place].dot(&b[other_place]),
+            (Self::Dense { width, values: a }, Self::Dense { values: b, .. }) => {
+                let row = |values: &[f32], place: usize| -> Vec<f64> {
+                    let row = &values[place * width..][..*width];
+                    row.iter().map(|&x| f64::from(x)).collect()
+                };
+                let (a, b) = (row(a, place), row(b, other_place));
+                a.iter().zip(&b).map(|(a, b)| a * b).sum()
+            }
+            _ => panic!("sparse and dense vectors have no inner product"),
+        }
+    }
+}
+
 /// The vectors of `texts` in their order, for search: the largest terms alone where `options` say so.
 ///
 /// Texts of like length are read together, at most `batch_tokens` tokens at a time with padding (one text at least),
@@ -445,6 +466,17 @@ mod tests {
                 }
                 let zero = alone.iter().all(|&x| x == 0.0);
                 assert_eq!(zero, text.is_empty(), "{options:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn half_precision_changes_little() {
+        for (model, options) in encoders() {
+            let half = super::super::parameters::bf16(model.clone());
+            let pairs = [&model, &half].map(|model| rows(model, &texts(), &options).concat());
+            for (a, b) in pairs[0].iter().zip(&pairs[1]) {
+                assert!((a - b).abs() < 0.05, "{options:?}: {a} and {b}");
             }
         }
     }

@@ -100,14 +100,14 @@ impl Bm25 {
     ///
     /// # Errors
     /// [`VectorError::Option`] for parameters out of range.
-    pub fn build(corpus: &Corpus, options: &Bm25Options) -> Result<Self, VectorError> {
+    pub fn of_corpus(corpus: &Corpus, options: &Bm25Options) -> Result<Self, VectorError> {
         Self::from_index(count(corpus, options)?.into_index()?)
     }
 
     /// Counts the words of `corpus` and writes the index to `path`.
     ///
     /// # Errors
-    /// As [`build`](Self::build), or if the file cannot be written.
+    /// As [`of_corpus`](Self::of_corpus), or if the file cannot be written.
     pub fn write(corpus: &Corpus, options: &Bm25Options, path: &Path) -> Result<(), VectorError> {
         count(corpus, options)?.write(path)
     }
@@ -189,15 +189,17 @@ impl Bm25 {
         SparseVector::from_entries(entries)
     }
 
-    /// The score of each (query text, passage) pair, 0 where they share no word. On all threads.
-    ///
-    /// # Errors
-    /// [`VectorError::Vector`] for a passage that the corpus does not have.
-    pub fn scores(&self, pairs: &[(&str, PassageIdx)]) -> Result<Vec<f32>, VectorError> {
-        pairs
-            .par_iter()
-            .map(|&(text, passage)| self.index.score(&self.query(text), passage))
-            .collect()
+    /// The best `k` passages for a text, best first, ties in passage order; at most those that share
+    /// a word with it.
+    pub fn rank(&self, text: &str, k: usize) -> Vec<Hit> {
+        self.index
+            .search(&self.query(text), k)
+            .expect("idf is above zero, and the words are the index's own")
+    }
+
+    /// The score of a passage for a text; 0 if they share no word or there is no such passage.
+    pub fn score(&self, text: &str, passage: PassageIdx) -> f32 {
+        self.index.score(&self.query(text), passage).unwrap_or(0.0)
     }
 }
 

@@ -36,7 +36,7 @@ fn hand_cases() {
         ("", "a blue hen"),
         ("", "green green frogs"),
     ]);
-    let bm25 = Bm25::build(&corpus, &Bm25Options::default()).unwrap();
+    let bm25 = Bm25::of_corpus(&corpus, &Bm25Options::default()).unwrap();
     let search = |text: &str| -> Vec<(u32, f64)> {
         let hits = bm25.search(&[query(text)], 10).unwrap();
         let pair = |hit: &Hit| (hit.passage.0, f64::from(hit.score.get()));
@@ -63,11 +63,13 @@ fn hand_cases() {
         &[(2, term(1.0, 1.0, 3.0)), (0, term(1.0, 1.0, 4.0))],
     );
     close(&search("the"), &[]);
-    let scores = bm25.scores(&[("red", PassageIdx(0)), ("red", PassageIdx(1))]);
-    let scores = scores.unwrap();
-    assert!((f64::from(scores[0]) - term(1.0, 2.0, 4.0)).abs() < 1e-6);
-    assert_eq!(scores[1], 0.0);
-    assert!(bm25.scores(&[("red", PassageIdx(3))]).is_err());
+    let score = |passage| f64::from(bm25.score("red", PassageIdx(passage)));
+    assert!((score(0) - term(1.0, 2.0, 4.0)).abs() < 1e-6);
+    assert_eq!((score(1), score(3)), (0.0, 0.0));
+    assert_eq!(
+        bm25.rank("hen", 1),
+        bm25.search(&[query("hen")], 1).unwrap()[0]
+    );
 }
 
 #[test]
@@ -82,7 +84,7 @@ fn files_keep_everything() {
     Bm25::write(&corpus, &options, &path).unwrap();
     let (file, memory) = (
         Bm25::open(&path).unwrap(),
-        Bm25::build(&corpus, &options).unwrap(),
+        Bm25::of_corpus(&corpus, &options).unwrap(),
     );
     fs::remove_file(&path).unwrap();
     assert!(file.is_of(&corpus, &options));
@@ -95,7 +97,7 @@ fn files_keep_everything() {
     assert_eq!(file.index().doc_id(PassageIdx(1)), "d1");
     for (k1, b) in [(-1.0, 0.4), (f64::NAN, 0.4), (0.9, 1.5), (0.9, f64::NAN)] {
         let wrong = Bm25Options { k1, b, ..options };
-        assert!(Bm25::build(&corpus, &wrong).is_err());
+        assert!(Bm25::of_corpus(&corpus, &wrong).is_err());
     }
 }
 
@@ -156,7 +158,7 @@ fn reference_figures_of_every_collection() {
                 });
             }
             for options in settings {
-                let bm25 = Bm25::build(&dataset.corpus, &options).unwrap();
+                let bm25 = Bm25::of_corpus(&dataset.corpus, &options).unwrap();
                 for (_, split, expected) in rows.iter().filter(|(s, ..)| s == *system) {
                     let qrels = dataset.qrels(split).unwrap();
                     let queries: Vec<Query> = qrels
