@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 mod cgl;
 mod data;
 mod decode;
+mod docid;
 mod evaluate;
 mod fit;
 mod fuse;
@@ -48,6 +49,9 @@ enum Verb {
     /// Build, describe and query an n-gram index.
     #[command(subcommand)]
     Index(index::IndexCommand),
+    /// Make identifiers of passages and look at them.
+    #[command(subcommand)]
+    Docid(docid::DocidCommand),
     /// Train one model.
     Train(train::TrainArgs),
     /// Generate n-grams for queries and rank passages by them.
@@ -75,6 +79,7 @@ pub fn run(command: &Command) -> Result<()> {
         Verb::Data(command) => data::run(command, shared),
         Verb::Tokenizer(command) => tokenizer::run(command, shared),
         Verb::Index(command) => index::run(command, shared),
+        Verb::Docid(command) => docid::run(command, shared),
         Verb::Train(args) => train::run(args, shared),
         Verb::Decode(args) => decode::run(args, shared),
         Verb::Search(args) => search::run(args, shared),
