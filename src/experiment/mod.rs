@@ -156,6 +156,15 @@ pub enum ExperimentError {
         /// Passages of the corpus.
         corpus: usize,
     },
+    /// A model that was not trained to represent texts.
+    #[error(
+        "{} was not trained to represent texts: expected a sparse or dense model, trained with objective.task = \"cl\", \"kd\" or \"cl+kd\"",
+        path.display()
+    )]
+    NoEncoder {
+        /// Its folder.
+        path: PathBuf,
+    },
     /// Identifiers of passages.
     #[error(transparent)]
     Docid(#[from] DocidError),
