@@ -126,6 +126,79 @@ impl PartialOrd for Score {
     }
 }
 
+/// Weights of some terms; all others are zero.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct SparseVector {
+    /// The terms, strictly increasing.
+    pub terms: Vec<u32>,
+    /// Their weights, above zero and finite.
+    pub weights: Vec<f32>,
+}
+
+impl SparseVector {
+    /// The vector of `entries` in any order: weights of one term are added, zeros left out.
+    pub fn from_entries(mut entries: Vec<(u32, f32)>) -> Self {
+        entries.sort_by_key(|&(term, _)| term);
+        let mut vector = Self::default();
+        for (term, weight) in entries {
+            match vector.terms.last() {
+                Some(&last) if last == term => {
+                    *vector.weights.last_mut().expect("as many as terms") += weight;
+                }
+                _ if weight != 0.0 => {
+                    vector.terms.push(term);
+                    vector.weights.push(weight);
+                }
+                _ => {}
+            }
+        }
+        vector
+    }
+
+    /// Number of terms with a weight.
+    pub fn len(&self) -> usize {
+        self.terms.len()
+    }
+
+    /// Whether no term has a weight.
+    pub fn is_empty(&self) -> bool {
+        self.terms.is_empty()
+    }
+
+    /// Terms and weights.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, f32)> {
+        self.terms.iter().copied().zip(self.weights.iter().copied())
+    }
+
+    /// Inner product: the sum over common terms in the order of the terms, in f64.
+    pub fn dot(&self, other: &Self) -> f64 {
+        let mut sum = 0.0;
+        let mut at = 0;
+        for (term, weight) in self.iter() {
+            at += other.terms[at..].partition_point(|&t| t < term);
+            if other.terms.get(at) == Some(&term) {
+                sum += f64::from(weight) * f64::from(other.weights[at]);
+            }
+        }
+        sum
+    }
+
+    /// The positive values of `row` by their place, the largest `top_k` of them; of equal values the first.
+    pub fn from_row(row: &[f32], top_k: Option<usize>) -> Self {
+        let mut kept: Vec<(u32, f32)> = (row.iter().enumerate())
+            .filter(|&(_, &weight)| weight > 0.0)
+            .map(|(term, &weight)| (term as u32, weight))
+            .collect();
+        if let Some(k) = top_k.filter(|&k| k < kept.len()) {
+            kept.select_nth_unstable_by(k, |a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+            kept.truncate(k);
+            kept.sort_unstable_by_key(|&(term, _)| term);
+        }
+        let (terms, weights) = kept.into_iter().unzip();
+        Self { terms, weights }
+    }
+}
+
 /// A query with its external id.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Query {

@@ -2,6 +2,8 @@
 
 #[path = "parity/curve.rs"]
 mod curve;
+#[path = "parity/encoders.rs"]
+mod encoders;
 #[path = "parity/lora.rs"]
 mod lora;
 #[path = "common/shared.rs"]

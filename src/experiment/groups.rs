@@ -12,6 +12,8 @@ use crate::config::Task;
 use crate::data::Pair;
 use crate::data::example::{ExampleError, Group};
 use crate::data::trec::Run;
+use crate::retrieve::RetrieveError;
+use crate::retrieve::bm25::Bm25;
 use crate::rng;
 use crate::train::{ContrastOptions, GroupSource};
 use crate::types::{PassageIdx, TokenId};
@@ -32,8 +34,8 @@ pub(super) struct PairGroups<'a> {
     candidates: Vec<Candidates>,
     per_query: usize,
     distilled: bool,
-    /// Whether BM25 scores the passages that are drawn from the whole corpus.
-    scored: bool,
+    /// Scores passages that are drawn from the whole corpus, where it is the teacher.
+    bm25: Option<&'a Bm25>,
     seed: u64,
 }
 
@@ -61,24 +63,26 @@ impl Experiment {
         let teacher = contrast.teacher_file().filter(|_| distilled);
         let teacher = teacher.map(|path| self.scores(path)).transpose()?;
         let corpus = self.dataset.corpus.len();
+        let scored = distilled && teacher.is_none();
+        let bm25 = match scored || contrast.negatives == ContrastOptions::BM25 {
+            true => Some(self.bm25()?),
+            false => None,
+        };
         let of_pair = |(_, pair): &(u64, Pair)| -> Result<Candidates, ExperimentError> {
             let query = &self.dataset.queries[pair.query];
             let relevant: Vec<PassageIdx> = qrels
                 .relevant(query.id.as_str())
                 .filter_map(|doc| self.dataset.corpus.find(doc.as_str()))
                 .collect();
-            let mut found: Vec<(PassageIdx, f32)> = match (&negatives, contrast.negatives.as_str())
-            {
-                (_, ContrastOptions::RANDOM) => vec![],
-                (None, _) => {
-                    let hits = self
-                        .bm25()
-                        .rank(&query.text, contrast.depth + relevant.len());
-                    hits.into_iter()
-                        .map(|h| (h.passage, h.score.get()))
-                        .collect()
-                }
+            let words = bm25.map(|bm25| (bm25, bm25.query(&query.text)));
+            let mut found: Vec<(PassageIdx, f32)> = match (&negatives, &words) {
                 (Some(run), _) => run.ranking(query.id.as_str()),
+                (None, Some((bm25, words))) if contrast.negatives == ContrastOptions::BM25 => {
+                    let hits = bm25.index().search(words, contrast.depth + relevant.len());
+                    let hits = hits.map_err(RetrieveError::from)?.into_iter();
+                    hits.map(|hit| (hit.passage, hit.score.get())).collect()
+                }
+                _ => vec![],
             };
             if contrast.per_query + relevant.len() > corpus {
                 return Err(ExperimentError::FewPassages {
@@ -102,12 +106,15 @@ impl Experiment {
                 if found.len() < contrast.per_query {
                     return Err(self.unscored(teacher, pair, "enough negatives"));
                 }
-            } else if distilled {
-                let bm25 = self.bm25();
-                for (passage, score) in found.iter_mut() {
-                    *score = bm25.score(&query.text, *passage);
+            } else if let Some((bm25, words)) = words.filter(|_| scored) {
+                let score = |passage| {
+                    let score = bm25.index().score(&words, passage);
+                    score.map_err(RetrieveError::from)
+                };
+                for (passage, known) in found.iter_mut() {
+                    *known = score(*passage)?;
                 }
-                positive = bm25.score(&query.text, pair.passage);
+                positive = score(pair.passage)?;
             }
             Ok(Candidates {
                 relevant,
@@ -119,7 +126,6 @@ impl Experiment {
             .par_iter()
             .map(of_pair)
             .collect::<Result<Vec<_>, _>>()?;
-        let scored = distilled && teacher.is_none();
         let queries = pairs.par_iter().map(|(_, pair)| {
             let text = &self.dataset.queries[pair.query].text;
             self.query_tokens(text, &representation.encoder)
@@ -132,7 +138,7 @@ impl Experiment {
             candidates,
             per_query: contrast.per_query,
             distilled,
-            scored,
+            bm25: bm25.filter(|_| scored),
             seed,
         })
     }
@@ -199,16 +205,15 @@ impl PairGroups<'_> {
         let corpus = self.experiment.dataset.corpus.len();
         let mut taken: HashSet<PassageIdx> = passages.iter().copied().collect();
         taken.extend(&candidates.relevant);
-        let query = &self.experiment.dataset.queries[pair.query].text;
         while passages.len() <= self.per_query {
             let passage = PassageIdx(stream.random_range(0..corpus as u32));
             if taken.insert(passage) {
                 passages.push(passage);
-                teacher.push(match self.scored {
-                    true => self.experiment.bm25().score(query, passage),
-                    false => 0.0,
-                });
             }
+        }
+        let query = &self.experiment.dataset.queries[pair.query].text;
+        for &passage in &passages[teacher.len()..] {
+            teacher.push(self.bm25.map_or(0.0, |bm25| bm25.score(query, passage)));
         }
         Group {
             query: self.queries[place].clone(),

@@ -18,7 +18,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{Family, Model, ModelConfig, ModelError, Sequences, checkpoint};
-use crate::types::TokenId;
+use crate::types::{SparseVector, TokenId};
 
 /// How the states of a text's tokens become one vector.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -295,32 +295,6 @@ fn pool_dense(hidden_nd: Tensor<2>, batch: &Sequences, options: &EncoderOptions)
         .squeeze_dim(1)
 }
 
-/// Terms with their weights: a sparse vector.
-#[derive(Clone, PartialEq, Debug, Default)]
-pub struct SparseVector {
-    /// Terms of the vocabulary, increasing.
-    pub terms: Vec<u32>,
-    /// Their weights, all positive.
-    pub weights: Vec<f32>,
-}
-
-impl SparseVector {
-    /// The positive values of `row` by their place, the largest `top_k` of them; of equal values the first.
-    pub fn from_row(row: &[f32], top_k: Option<usize>) -> Self {
-        let mut kept: Vec<(u32, f32)> = (row.iter().enumerate())
-            .filter(|&(_, &weight)| weight > 0.0)
-            .map(|(term, &weight)| (term as u32, weight))
-            .collect();
-        if let Some(k) = top_k.filter(|&k| k < kept.len()) {
-            kept.select_nth_unstable_by(k, |a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-            kept.truncate(k);
-            kept.sort_unstable_by_key(|&(term, _)| term);
-        }
-        let (terms, weights) = kept.into_iter().unzip();
-        Self { terms, weights }
-    }
-}
-
 /// Vectors on the host, in the order of their texts.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Vectors {
@@ -333,6 +307,27 @@ pub enum Vectors {
         /// `[texts, width]`.
         values: Vec<f32>,
     },
+}
+
+impl Vectors {
+    /// Inner product of vector `place` with vector `other_place` of `other`.
+    ///
+    /// # Panics
+    /// For vectors of different kinds.
+    pub fn dot(&self, place: usize, other: &Self, other_place: usize) -> f64 {
+        match (self, other) {
+            (Self::Sparse(a), Self::Sparse(b)) => a[place].dot(&b[other_place]),
+            (Self::Dense { width, values: a }, Self::Dense { values: b, .. }) => {
+                let row = |values: &[f32], place: usize| -> Vec<f64> {
+                    let row = &values[place * width..][..*width];
+                    row.iter().map(|&x| f64::from(x)).collect()
+                };
+                let (a, b) = (row(a, place), row(b, other_place));
+                a.iter().zip(&b).map(|(a, b)| a * b).sum()
+            }
+            _ => panic!("sparse and dense vectors have no inner product"),
+        }
+    }
 }
 
 /// The vectors of `texts` in their order, for search: the largest terms alone where `options` say so.
@@ -471,6 +466,17 @@ mod tests {
                 }
                 let zero = alone.iter().all(|&x| x == 0.0);
                 assert_eq!(zero, text.is_empty(), "{options:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn half_precision_changes_little() {
+        for (model, options) in encoders() {
+            let half = super::super::parameters::bf16(model.clone());
+            let pairs = [&model, &half].map(|model| rows(model, &texts(), &options).concat());
+            for (a, b) in pairs[0].iter().zip(&pairs[1]) {
+                assert!((a - b).abs() < 0.05, "{options:?}: {a} and {b}");
             }
         }
     }

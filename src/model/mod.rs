@@ -20,7 +20,7 @@ pub mod parameters;
 pub mod recompute;
 mod t5;
 
-pub use encoder::{EncoderOptions, Pooling, Role, SparseVector, T5Part, Vectors, encode_all};
+pub use encoder::{EncoderOptions, Pooling, Role, T5Part, Vectors, encode_all};
 pub use family::{Model, ModelConfig, ModelState};
 pub use layers::Sequences;
 pub use llama::{Llama, LlamaConfig, LlamaState, RopeScaling};

@@ -21,6 +21,7 @@ mod error;
 mod export;
 pub mod flops;
 mod local;
+mod measure;
 mod plan;
 mod purchase;
 mod report;

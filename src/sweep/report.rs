@@ -89,11 +89,13 @@ struct Summary<'a> {
     reports: Vec<&'a Path>,
 }
 
-/// The series of a row: family, and retriever and objective of sparse and dense models.
+/// The series of a row: family, with what a model of n-grams is not: another objective, another retriever.
 pub(super) fn series_of(row: &CellRow) -> String {
-    match row.retriever == RetrieverKind::Generative.name() {
-        true => row.family.clone(),
-        false => format!("{}-{}-{}", row.family, row.retriever, row.objective),
+    let generative = row.retriever == RetrieverKind::Generative.name();
+    match (generative, &row.objective[..]) {
+        (true, "ngrams") => row.family.clone(),
+        (true, objective) => format!("{}-{objective}", row.family),
+        (false, objective) => format!("{}-{}-{objective}", row.family, row.retriever),
     }
 }
 

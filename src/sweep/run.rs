@@ -1,6 +1,5 @@
 //! Doing what a sweep lacks.
 
-use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -9,19 +8,13 @@ use hashbrown::HashSet;
 use serde::{Deserialize, Serialize};
 
 use super::claim::{Claim, Claims};
+use super::measure::Measuring;
 use super::plan::{CellPlan, ModelPlan, Plan};
 use super::rows::{collect, read_rows, row_path, write_row};
 use super::{CellRow, SweepError};
-use crate::config::{Config, RetrieverKind};
-use crate::data::trec::Run;
-use crate::decode::DecodeOptions;
-use crate::eval::{self, Measure, cgl};
-use crate::experiment::{Experiment, ExperimentError, TrainedModel, read_json, write_json};
-use crate::record;
-use crate::retrieve::SearchError;
-use crate::retrieve::generative::Generative;
+use crate::config::Config;
+use crate::experiment::{Experiment, ExperimentError, write_json};
 use crate::train::{Progress, TrainError};
-use crate::types::Query;
 
 /// What a sweep is doing.
 #[derive(Clone, Debug)]
@@ -34,18 +27,12 @@ pub enum Event {
     Measured(usize, usize),
     /// Queries decoded: beam width, done, of.
     Decoded(usize, usize, usize),
+    /// Passages represented: done, of.
+    Represented(usize, usize),
     /// A cell is finished.
     Cell(Box<CellRow>),
     /// All that is missing is being done by other processes: that many models.
     Waiting(usize),
-}
-
-/// Contrastive generation losses of one model, kept beside it.
-#[derive(Serialize, Deserialize)]
-struct CglFile {
-    cgl: Vec<f64>,
-    positive: Vec<f64>,
-    negative: Vec<f64>,
 }
 
 /// The cells of every model of `plan` that have no row of today's settings yet.
@@ -219,10 +206,12 @@ impl Task<'_> {
             }
             other => other?,
         };
-        let losses = self.contrastive(&trained)?;
-        for cell in missing {
-            let row = self.decode_cell(&trained, &losses, &cell)?;
-            write_row(&self.experiment.config.out, &row)?;
+        let (experiment, model) = (self.experiment, self.model);
+        let mut told = |event: Event| self.tell(event);
+        let measuring = Measuring::begin(experiment, model, &trained, &mut told)?;
+        for cell in &missing {
+            let row = measuring.row(cell, &mut |event| self.tell(event))?;
+            write_row(&experiment.config.out, &row)?;
             (self.finished)()?;
             self.tell(Event::Cell(Box::new(row)))?;
         }
@@ -234,6 +223,9 @@ impl Task<'_> {
             Event::Measured(done, of) => {
                 (self.claim).tell("contrastive loss", None, *done as u64, *of as u64);
             }
+            Event::Represented(done, of) => {
+                (self.claim).tell("representations", None, *done as u64, *of as u64);
+            }
             Event::Decoded(beam, done, of) => {
                 let beam = Some(*beam as u64);
                 self.claim.tell("decoding", beam, *done as u64, *of as u64);
@@ -243,174 +235,4 @@ impl Task<'_> {
         self.claim.check()?;
         (self.told)(event).continue_or(SweepError::Stopped)
     }
-
-    /// The losses of one model on the cases of the experiment: from its folder, or measured now.
-    fn contrastive(&mut self, trained: &TrainedModel) -> Result<CglFile, SweepError> {
-        let experiment = self.experiment;
-        let settings = experiment.config.contrastive_settings();
-        let path = trained.folder.join(format!("cgl-{settings}.json"));
-        if path.exists() {
-            return Ok(read_json(&path)?);
-        }
-        let mut file = CglFile {
-            cgl: vec![],
-            positive: vec![],
-            negative: vec![],
-        };
-        let cases = experiment.contrastive_cases()?;
-        for (i, case) in cases.iter().enumerate() {
-            let losses = crate::decode::cgl::contrastive_losses(&trained.model, case, 512)
-                .map_err(ExperimentError::from)?;
-            let passage_losses: Vec<f64> = losses
-                .passages
-                .iter()
-                .map(|spans| cgl::Aggregation::MeanToken.passage_loss(spans))
-                .collect();
-            let (positive, negatives) = passage_losses
-                .split_first()
-                .expect("the positive comes first");
-            file.cgl.push(cgl::contrastive(*positive, negatives));
-            file.positive.push(*positive);
-            file.negative
-                .push(negatives.iter().sum::<f64>() / negatives.len() as f64);
-            self.tell(Event::Measured(i + 1, cases.len()))?;
-        }
-        write_json(&path, &file)?;
-        Ok(file)
-    }
-
-    fn decode_cell(
-        &mut self,
-        trained: &TrainedModel,
-        losses: &CglFile,
-        cell: &CellPlan,
-    ) -> Result<CellRow, SweepError> {
-        let (experiment, plan) = (self.experiment, self.model);
-        let config = &experiment.config;
-        let mut options = config.decode.clone();
-        options.beam_width = cell.beam;
-        let measures: Vec<Measure> = config
-            .evaluate
-            .measures
-            .iter()
-            .map(|m| m.parse().expect("the configuration was checked"))
-            .collect();
-        let counts = trained.model.config().counts();
-        let (mut decoded, mut flops, mut secs) = (0usize, 0.0, 0.0);
-        let mut split_means = BTreeMap::new();
-        let mut quality_per_query = vec![];
-        for split in &config.evaluate.splits {
-            let queries: Vec<Query> = experiment.queries(split)?;
-            let retriever = Generative {
-                model: &trained.model,
-                index: experiment.index(),
-                tokenizer: &experiment.tokenizer,
-                template: experiment.template(),
-                decode: &options,
-                ranking: &config.ranking,
-            };
-            let mut run = Run::new(&config.name);
-            let mut done = 0;
-            for batch in queries.chunks(retriever.window()) {
-                let started = Instant::now();
-                let answers = retriever
-                    .answer(batch, config.evaluate.depth)
-                    .map_err(ExperimentError::from)?;
-                secs += started.elapsed().as_secs_f64();
-                for (query, answer) in batch.iter().zip(&answers) {
-                    flops += counts.decode(answer.prompt_tokens, options.max_new_tokens, cell.beam);
-                    let corpus = &experiment.dataset.corpus;
-                    let docs = answer
-                        .hits
-                        .iter()
-                        .map(|h| (corpus.passage(h.passage).id.clone(), h.score.get()));
-                    run.push(query.id.clone(), docs)
-                        .map_err(ExperimentError::from)?;
-                }
-                done += batch.len();
-                self.tell(Event::Decoded(cell.beam, done, queries.len()))?;
-            }
-            decoded += done;
-            let path = trained
-                .folder
-                .join(format!("{split}-beam{}.trec", cell.beam));
-            run.separate_ties();
-            run.write(&path).map_err(ExperimentError::from)?;
-            let judged = queries.iter().map(|q| &q.id);
-            let qrels = (experiment.dataset.qrels(split))
-                .map_err(ExperimentError::from)?
-                .restricted_to(judged);
-            let values = eval::evaluate(&qrels, &run, &measures);
-            let means = values.means();
-            if quality_per_query.is_empty() {
-                quality_per_query = values.values(0).to_vec();
-            }
-            split_means.insert(
-                split.clone(),
-                measures.iter().map(|m| m.to_string()).zip(means).collect(),
-            );
-        }
-        let summary = &trained.record.summary;
-        let model = trained.model.config();
-        let (cgl_mean, cgl_se) = cgl::mean_and_standard_error(&losses.cgl);
-        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
-        Ok(CellRow {
-            schema: record::SCHEMA,
-            name: config.name.clone(),
-            family: model.family().name().into(),
-            retriever: RetrieverKind::Generative.name().into(),
-            objective: plan.spec.objective.task.name().into(),
-            genret: crate::experiment::VERSION.into(),
-            model: plan.id(),
-            settings: config.decode_settings(),
-            size: plan.size.clone(),
-            params_embedding: model.params_embedding() as u64,
-            params_non_embedding: model.params_non_embedding() as u64,
-            seed: plan.spec.seed,
-            fraction: plan.spec.fraction,
-            pairs: plan.spec.num_pairs as u64,
-            examples: summary.examples_seen,
-            tokens: summary.tokens_seen,
-            train_flops: summary.flops,
-            train_secs: summary.secs,
-            train_loss: summary.train_loss,
-            validation_loss: summary.validation_loss,
-            cgl: cgl_mean,
-            cgl_se,
-            positive_loss: mean(&losses.positive),
-            negative_loss: mean(&losses.negative),
-            cgl_per_query: losses.cgl.clone(),
-            beam: cell.beam as u64,
-            decode_flops: flops / decoded as f64,
-            decode_secs: secs / decoded as f64,
-            quality_per_query,
-            measures: split_means,
-            search_error: search_error(experiment, trained, &options)?,
-        })
-    }
-}
-
-/// What the beam of `decode` loses against exhaustive search, if the configuration asks for it.
-fn search_error(
-    experiment: &Experiment,
-    trained: &TrainedModel,
-    decode: &DecodeOptions,
-) -> Result<Option<SearchError>, ExperimentError> {
-    let config = &experiment.config;
-    if !config.evaluate.search_error {
-        return Ok(None);
-    }
-    let mut queries = experiment.queries(&config.evaluate.splits[0])?;
-    queries.truncate(config.evaluate.cgl_queries);
-    let retriever = Generative {
-        model: &trained.model,
-        index: experiment.index(),
-        tokenizer: &experiment.tokenizer,
-        template: experiment.template(),
-        decode,
-        ranking: &config.ranking,
-    };
-    let beams = [decode.beam_width];
-    let errors = retriever.search_error(&queries, &beams, config.evaluate.depth, &mut |_| ())?;
-    Ok(errors.into_iter().next())
 }

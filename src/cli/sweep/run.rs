@@ -290,6 +290,7 @@ fn print_plan(plan: &Plan, experiment: &Experiment) -> Result<()> {
     let evaluate = &experiment.config.evaluate;
     let mut rows = vec![row([
         &"size",
+        &"learns",
         &"fraction",
         &"seed",
         &"parameters",
@@ -310,6 +311,10 @@ fn print_plan(plan: &Plan, experiment: &Experiment) -> Result<()> {
         let beams: Vec<String> = model.cells.iter().map(|c| c.beam.to_string()).collect();
         rows.push(row([
             &model.size,
+            &match spec.variant() {
+                name if name.is_empty() => spec.objective.task.name().to_string(),
+                name => name,
+            },
             &spec.fraction,
             &spec.seed,
             &spec.model.params_non_embedding(),
@@ -324,7 +329,7 @@ fn print_plan(plan: &Plan, experiment: &Experiment) -> Result<()> {
         flops += model.train_flops + model.measure_flops + decode * queries as f64;
         cells += model.cells.len();
     }
-    table::print(&table::table(&rows, 1))?;
+    table::print(&table::table(&rows, 2))?;
     say!(
         "{} models, {cells} cells, {flops:.2e} FLOPs in training, measuring and decoding: about {:.0} minutes at {:.0} GFLOP/s",
         plan.models.len(),
@@ -346,11 +351,13 @@ impl Display<'_> {
             Event::Model(place) => {
                 self.close();
                 let model = &self.plan.models[place];
+                let variant = model.spec.variant();
                 eprintln!(
-                    "model {} of {}: {} on {} of the data, seed {}",
+                    "model {} of {}: {}{}{variant} on {} of the data, seed {}",
                     place + 1,
                     self.plan.models.len(),
                     model.size,
+                    if variant.is_empty() { "" } else { " " },
                     model.spec.fraction,
                     model.spec.seed
                 );
@@ -358,6 +365,9 @@ impl Display<'_> {
             Event::Trained(p) => {
                 let remark = format!("loss {:.3}, {:.0} tokens/s", p.loss, p.tokens_per_sec);
                 self.at("  training".into(), p.step, p.steps, &remark);
+            }
+            Event::Represented(done, of) => {
+                self.at("  representing passages".into(), done as u64, of as u64, "");
             }
             Event::Measured(done, of) => {
                 self.at("  contrastive loss".into(), done as u64, of as u64, "");

@@ -15,13 +15,11 @@ use hashbrown::HashMap;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::sparse::{
-    Precision, SparseBuilder, SparseIndex, SparseOptions, SparseVector, VectorError,
-};
+use super::sparse::{Precision, SparseBuilder, SparseIndex, SparseOptions, VectorError};
 use super::{RetrieveError, Retriever};
 use crate::data::Corpus;
 use crate::section_file::{IdList, Ids, as_bytes};
-use crate::types::{Hit, PassageIdx, Query};
+use crate::types::{Hit, PassageIdx, Query, SparseVector};
 
 mod analyzer;
 #[cfg(test)]

@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use super::file::{FORMAT, Header, Kind};
-use super::{Precision, SparseIndex, SparseOptions, SparseVector, VectorError, Weight};
+use super::{Precision, SparseIndex, SparseOptions, VectorError, Weight, check};
 use crate::atomic_file;
 use crate::section_file::{self, Bytes, IdList, Section, as_bytes};
+use crate::types::SparseVector;
 
 /// Takes the vectors of the passages one by one; see the [module](super).
 pub struct SparseBuilder {
@@ -54,7 +55,7 @@ impl SparseBuilder {
     /// # Errors
     /// [`VectorError::Vector`] naming the passage; [`VectorError::TooLarge`].
     pub fn push(&mut self, id: &str, vector: &SparseVector) -> Result<(), VectorError> {
-        vector.check(self.num_terms, &|| format!("of passage {id}"))?;
+        check(vector, self.num_terms, &|| format!("of passage {id}"))?;
         if self.ends.len() >= u32::MAX as usize {
             return Err(VectorError::TooLarge {
                 what: "passages",

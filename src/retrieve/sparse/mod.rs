@@ -19,6 +19,7 @@
 //! rounding costs. Memory for building: 8 bytes per posting beside the index itself.
 
 use crate::section_file::Plain;
+use crate::types::SparseVector;
 
 mod build;
 mod file;
@@ -30,90 +31,36 @@ pub use super::error::VectorError;
 pub use build::SparseBuilder;
 pub use file::{SparseIndex, SparseStats};
 
-/// Weights of some terms; all others are zero.
-#[derive(Clone, PartialEq, Debug, Default)]
-pub struct SparseVector {
-    /// The terms, strictly increasing.
-    pub terms: Vec<u32>,
-    /// Their weights, above zero and finite.
-    pub weights: Vec<f32>,
-}
-
-impl SparseVector {
-    /// The vector of `entries` in any order: weights of one term are added, zeros left out.
-    pub fn from_entries(mut entries: Vec<(u32, f32)>) -> Self {
-        entries.sort_by_key(|&(term, _)| term);
-        let mut vector = Self::default();
-        for (term, weight) in entries {
-            match vector.terms.last() {
-                Some(&last) if last == term => {
-                    *vector.weights.last_mut().expect("as many as terms") += weight;
-                }
-                _ if weight != 0.0 => {
-                    vector.terms.push(term);
-                    vector.weights.push(weight);
-                }
-                _ => {}
-            }
-        }
-        vector
+/// Fails unless terms increase strictly below `num_terms` and weights are finite and above zero;
+/// `name` is for the message.
+fn check(
+    vector: &SparseVector,
+    num_terms: usize,
+    name: &dyn Fn() -> String,
+) -> Result<(), VectorError> {
+    let wrong = |what: String| Err(VectorError::vector(name(), what));
+    if vector.terms.len() != vector.weights.len() {
+        let (terms, weights) = (vector.terms.len(), vector.weights.len());
+        return wrong(format!("{terms} terms but {weights} weights"));
     }
-
-    /// Number of terms with a weight.
-    pub fn len(&self) -> usize {
-        self.terms.len()
+    if let Some(pair) = vector.terms.windows(2).find(|pair| pair[0] >= pair[1]) {
+        let (a, b) = (pair[0], pair[1]);
+        return wrong(format!(
+            "term {b} after {a}; sort the terms and name each once"
+        ));
     }
-
-    /// Whether no term has a weight.
-    pub fn is_empty(&self) -> bool {
-        self.terms.is_empty()
+    if let Some(&last) = vector.terms.last()
+        && last as usize >= num_terms
+    {
+        return wrong(format!("term {last}, but the index has {num_terms} terms"));
     }
-
-    /// Terms and weights.
-    pub fn iter(&self) -> impl Iterator<Item = (u32, f32)> {
-        self.terms.iter().copied().zip(self.weights.iter().copied())
+    let bad = |&(_, w): &(u32, f32)| !(w.is_finite() && w > 0.0);
+    if let Some((term, weight)) = vector.iter().find(bad) {
+        return wrong(format!(
+            "term {term} has weight {weight}; weights are finite and above zero"
+        ));
     }
-
-    /// Inner product: the sum over common terms in the order of the terms, in f64.
-    pub fn dot(&self, other: &Self) -> f64 {
-        let mut sum = 0.0;
-        let mut at = 0;
-        for (term, weight) in self.iter() {
-            at += other.terms[at..].partition_point(|&t| t < term);
-            if other.terms.get(at) == Some(&term) {
-                sum += f64::from(weight) * f64::from(other.weights[at]);
-            }
-        }
-        sum
-    }
-
-    /// Fails unless terms increase strictly below `num_terms` and weights are finite and above zero;
-    /// `name` is for the message.
-    fn check(&self, num_terms: usize, name: &dyn Fn() -> String) -> Result<(), VectorError> {
-        let wrong = |what: String| Err(VectorError::vector(name(), what));
-        if self.terms.len() != self.weights.len() {
-            let (terms, weights) = (self.terms.len(), self.weights.len());
-            return wrong(format!("{terms} terms but {weights} weights"));
-        }
-        if let Some(pair) = self.terms.windows(2).find(|pair| pair[0] >= pair[1]) {
-            let (a, b) = (pair[0], pair[1]);
-            return wrong(format!(
-                "term {b} after {a}; sort the terms and name each once"
-            ));
-        }
-        if let Some(&last) = self.terms.last()
-            && last as usize >= num_terms
-        {
-            return wrong(format!("term {last}, but the index has {num_terms} terms"));
-        }
-        let bad = |&(_, w): &(u32, f32)| !(w.is_finite() && w > 0.0);
-        if let Some((term, weight)) = self.iter().find(bad) {
-            return wrong(format!(
-                "term {term} has weight {weight}; weights are finite and above zero"
-            ));
-        }
-        Ok(())
-    }
+    Ok(())
 }
 
 /// How weights are kept.

@@ -5,10 +5,10 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::file::{Weights, WeightsOf};
-use super::{SparseIndex, SparseVector, VectorError, Weight};
+use super::{SparseIndex, VectorError, Weight, check};
 use crate::retrieve::TopK;
 use crate::retrieve::simd::{chunk_maxima, wide};
-use crate::types::{Hit, PassageIdx};
+use crate::types::{Hit, PassageIdx, SparseVector};
 
 /// Passages whose scores are added up together: 128 KiB, a multiple of every block.
 const WINDOW: usize = 1 << 15;
@@ -17,7 +17,7 @@ const FEW: f32 = 0.6;
 /// Postings for which a passage is rather looked up.
 const LOOKUP: usize = 16;
 /// Lists with fewer postings than this for each block are short.
-const SHORT: usize = 3200;
+const SHORT: usize = 64;
 /// Blocks scored before the first cut of the others.
 const FIRST_ROUND: usize = 4;
 /// If more than this share of the blocks is left after the first rounds, term by term is faster.
@@ -67,7 +67,7 @@ impl SparseIndex {
     /// # Errors
     /// [`VectorError::Vector`] for a query that is no vector of this index.
     pub fn search(&self, query: &SparseVector, k: usize) -> Result<Vec<Hit>, VectorError> {
-        query.check(self.num_terms(), &|| "of the query".into())?;
+        check(query, self.num_terms(), &|| "of the query".into())?;
         Ok(self.search_with(query, k, &mut Scratch::default()))
     }
 
@@ -81,7 +81,7 @@ impl SparseIndex {
         k: usize,
     ) -> Result<Vec<Vec<Hit>>, VectorError> {
         for (ordinal, query) in queries.iter().enumerate() {
-            query.check(self.num_terms(), &|| format!("of query {ordinal}"))?;
+            check(query, self.num_terms(), &|| format!("of query {ordinal}"))?;
         }
         Ok(queries
             .par_iter()
@@ -100,7 +100,7 @@ impl SparseIndex {
         query: &SparseVector,
         k: usize,
     ) -> Result<Vec<Hit>, VectorError> {
-        query.check(self.num_terms(), &|| "of the query".into())?;
+        check(query, self.num_terms(), &|| "of the query".into())?;
         let terms = self.terms(query);
         let mut scratch = Scratch::default();
         Ok(match &self.weights {
@@ -114,7 +114,7 @@ impl SparseIndex {
     /// # Errors
     /// As there, or if there is no such passage.
     pub fn score(&self, query: &SparseVector, passage: PassageIdx) -> Result<f32, VectorError> {
-        query.check(self.num_terms(), &|| "of the query".into())?;
+        check(query, self.num_terms(), &|| "of the query".into())?;
         if passage.index() >= self.num_passages() {
             let what = format!("the index has {} passages", self.num_passages());
             return Err(VectorError::vector(passage.0, what));
@@ -206,7 +206,7 @@ impl SparseIndex {
             }
             rest = &mut tail[..kept];
             round *= 2;
-            if round > 4 * FIRST_ROUND && kept * MOST_BLOCKS > self.num_blocks() {
+            if kept * MOST_BLOCKS > self.num_blocks() {
                 return self.by_term(of, terms, k, Some(threshold.max(0.0)), scratch);
             }
         }
@@ -260,7 +260,7 @@ impl SparseIndex {
                     work.maxima.clear();
                     chunk_maxima(scores, CHUNK, &mut work.maxima);
                     let chunks = work.maxima.iter().filter(|&&max| max >= within).count();
-                    if chunks * LOOKUP < left {
+                    if chunks * LOOKUP * (terms.len() - added) < left {
                         collect_chunks(scores, CHUNK, &work.maxima, within, &mut work.near);
                         break;
                     }

@@ -79,14 +79,6 @@ struct Parts {
 }
 
 impl Contrastive<'_> {
-    fn temperature(&self) -> f64 {
-        let own = match self.encoder.pooling {
-            Pooling::Sparse => 1.0,
-            _ => 0.01,
-        };
-        self.options.temperature.unwrap_or(own)
-    }
-
     fn batch<'b>(&'b self, groups: &[&'b Group]) -> Batch<'b> {
         let mut places: HashMap<PassageIdx, usize> = HashMap::new();
         let mut passages = vec![];
@@ -127,7 +119,8 @@ impl Contrastive<'_> {
         weight: f64,
     ) -> Parts {
         let (options, pool) = (self.options, &batch.pool);
-        let scores = pool.scores(queries.clone(), passages.clone(), self.temperature());
+        let temperature = options.temperature(self.encoder.pooling);
+        let scores = pool.scores(queries.clone(), passages.clone(), temperature);
         let contrastive =
             (self.loss != Loss::Distillation).then(|| pool.contrastive(scores.clone()));
         let distillation = (self.loss != Loss::Contrastive).then(|| {

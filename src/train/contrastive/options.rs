@@ -4,6 +4,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::Pooling;
+
 /// Which loss representations are trained with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Loss {
@@ -101,6 +103,14 @@ impl ContrastOptions {
     /// The run with the teacher's scores, if they come from a file.
     pub fn teacher_file(&self) -> Option<&Path> {
         (self.teacher != Self::BM25).then(|| Path::new(&self.teacher))
+    }
+
+    /// What scores are divided by.
+    pub fn temperature(&self, pooling: Pooling) -> f64 {
+        self.temperature.unwrap_or(match pooling {
+            Pooling::Sparse => 1.0,
+            _ => 0.01,
+        })
     }
 
     /// Says what is wrong with the options, if anything.
