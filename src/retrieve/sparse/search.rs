@@ -17,7 +17,7 @@ const FEW: f32 = 0.6;
 /// Postings for which a passage is rather looked up.
 const LOOKUP: usize = 16;
 /// Lists with fewer postings than this for each block are short.
-const SHORT: usize = 3200;
+const SHORT: usize = 64;
 /// Blocks scored before the first cut of the others.
 const FIRST_ROUND: usize = 4;
 /// If more than this share of the blocks is left after the first rounds, term by term is faster.
@@ -206,7 +206,7 @@ impl SparseIndex {
             }
             rest = &mut tail[..kept];
             round *= 2;
-            if round > 4 * FIRST_ROUND && kept * MOST_BLOCKS > self.num_blocks() {
+            if kept * MOST_BLOCKS > self.num_blocks() {
                 return self.by_term(of, terms, k, Some(threshold.max(0.0)), scratch);
             }
         }
@@ -260,7 +260,7 @@ impl SparseIndex {
                     work.maxima.clear();
                     chunk_maxima(scores, CHUNK, &mut work.maxima);
                     let chunks = work.maxima.iter().filter(|&&max| max >= within).count();
-                    if chunks * LOOKUP < left {
+                    if chunks * LOOKUP * (terms.len() - added) < left {
                         collect_chunks(scores, CHUNK, &work.maxima, within, &mut work.near);
                         break;
                     }
