@@ -23,6 +23,7 @@ mod stop;
 mod sweep;
 mod synth;
 mod table;
+mod teach;
 mod tokenizer;
 mod train;
 
@@ -64,6 +65,8 @@ enum Verb {
     Fuse(fuse::FuseArgs),
     /// Take hard negatives from a run.
     Mine(mine::MineArgs),
+    /// Score the candidates of a run, for a student to learn from.
+    Teach(teach::TeachArgs),
     /// Contrastive generation loss of a model.
     Cgl(cgl::CglArgs),
     /// Run a grid of models, fit scaling laws, draw curves.
@@ -86,6 +89,7 @@ pub fn run(command: &Command) -> Result<()> {
         Verb::Evaluate(args) => evaluate::run(args, shared),
         Verb::Fuse(args) => fuse::run(args),
         Verb::Mine(args) => mine::run(args),
+        Verb::Teach(args) => teach::run(args, shared),
         Verb::Cgl(args) => cgl::run(args, shared),
         Verb::Sweep(args) => sweep::run(args, shared),
         Verb::Fit(args) => fit::run(args, shared),

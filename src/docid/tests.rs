@@ -95,7 +95,7 @@ fn passages_that_share_an_identifier_are_counted_and_numbered() {
     let shared = made(&corpus, &options);
     assert_eq!(shared.trie.num_ids(), 150);
     assert_eq!(shared.trie.ids()[15].as_ref().unwrap(), &text(&[256]));
-    assert!(shared.trie.shared().nth(0).unwrap().len() == 2);
+    assert!(shared.trie.shared().next().unwrap().len() == 2);
     // 300 passages share 8 identifiers: numbers up to 300 in base 2 take digits of their own positions.
     let random = DocidOptions {
         levels: 3,

@@ -124,8 +124,7 @@ pub struct OpenedModel {
     pub objective: ObjectiveOptions,
     /// The identifiers it writes, if it was trained to.
     pub docids: Option<DocidSpec>,
-    /// How it represents texts, if it was trained to.
-    pub encoder: Option<EncoderOptions>,
+    encoder: Option<EncoderOptions>,
     /// Hash of what made the model.
     pub identity: String,
     folder: PathBuf,
@@ -394,6 +393,15 @@ impl OpenedModel {
             identity: config::hash(&checkpoint::fingerprint(&folder)?),
             folder,
         })
+    }
+
+    /// How it represents texts.
+    ///
+    /// # Errors
+    /// [`ExperimentError::NoEncoder`] of a model that was not trained to.
+    pub fn encoder(&self) -> Result<&EncoderOptions, ExperimentError> {
+        let folder = || self.folder.clone();
+        (self.encoder.as_ref()).ok_or_else(|| ExperimentError::NoEncoder { path: folder() })
     }
 
     /// The tokenizer of the model.

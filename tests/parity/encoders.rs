@@ -10,6 +10,9 @@ use serde::Deserialize;
 
 use super::{TOLERANCE, largest_difference};
 
+/// Tokens as they are read, and those to restore with their positions.
+type Masked = (Vec<TokenId>, Vec<(usize, TokenId)>);
+
 #[derive(Deserialize)]
 struct Cases {
     queries: Vec<Vec<TokenId>>,
@@ -17,7 +20,7 @@ struct Cases {
     /// The passage of each query.
     positives: Vec<TokenId>,
     #[serde(default)]
-    masked: Vec<(Vec<TokenId>, Vec<(usize, TokenId)>)>,
+    masked: Vec<Masked>,
     cases: BTreeMap<String, Case>,
 }
 
