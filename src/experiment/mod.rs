@@ -559,12 +559,13 @@ impl Experiment {
             }
             (Some(representation), _) => {
                 model.check_both_ways(&representation.encoder)?;
-                let groups = |pairs: &[(u64, Pair)], split: &str, seed| {
-                    self.groups(pairs, split, representation, task, seed)
+                let groups = |pairs: &[(u64, Pair)], split: &str, seed, known| {
+                    self.groups(pairs, split, representation, task, seed, known)
                 };
-                let validation = groups(&validation, &config.data.validation, config.seed)?;
+                let split = &config.data.validation;
+                let validation = groups(&validation, split, config.seed, true)?;
                 let objective = Contrastive {
-                    source: &groups(&pairs, &config.data.train, seed)?,
+                    source: &groups(&pairs, &config.data.train, seed, false)?,
                     validation: &validation.epoch(0)?,
                     encoder: &representation.encoder,
                     options: &representation.contrast,

@@ -26,9 +26,9 @@ use crate::section_file::{Plain, View, prefetch};
 use crate::types::{PassageIdx, TokenId};
 
 /// Prefixes of at least so many identifiers have a stored list.
-const MIN_NODE_ROWS: u32 = 32;
-/// States whose memory is requested together.
-const BATCH: usize = 16;
+const MIN_NODE_ROWS: u32 = 8;
+/// States whose memory is requested before it is read.
+const AHEAD: usize = 12;
 /// In place of a slot: the root, and a prefix without a list.
 const ROOT: u32 = u32::MAX;
 const NO_LIST: u32 = u32::MAX - 1;
@@ -218,43 +218,39 @@ impl Trie {
     ) {
         out.clear();
         with_codes!(&self.codes, codes => {
-            for batch in states.chunks(BATCH) {
-                self.batch(codes, batch, out);
+            for state in states.iter().take(AHEAD) {
+                self.request(codes, *state);
+            }
+            for (at, &state) in states.iter().enumerate() {
+                if let Some(later) = states.get(at + AHEAD) {
+                    self.request(codes, *later);
+                }
+                match self.list(state) {
+                    Some(list) => out.push_shared_row(SharedRow {
+                        tokens: list.tokens,
+                        ends: list.ends,
+                        start: list.first_row,
+                        parent: state,
+                        first_slot: list.first_slot,
+                        child,
+                    }),
+                    None => self.read_rows(codes, state, out),
+                }
             }
         });
     }
 
-    /// Appends the rows of some states: what each points to is requested before the first is read.
-    fn batch<'i, T: Code>(
-        &'i self,
-        codes: &[T],
-        states: &[TrieState],
-        out: &mut Continuations<'i, TrieState>,
-    ) {
-        for state in states {
-            if state.slot < NO_LIST && state.count() >= MIN_NODE_ROWS as usize {
-                prefetch(&self.slot_is_node, state.slot as usize / 64);
-                prefetch(&self.nodes_before, state.slot as usize / 64);
-            } else if self.starts.is_empty() {
-                let at = state.first as usize * self.longest() + state.depth as usize;
-                prefetch(codes, at);
-            } else {
-                prefetch(&self.starts, state.first as usize);
-            }
-        }
-        for &state in states {
-            if let Some(list) = self.list(state) {
-                out.push_shared_row(SharedRow {
-                    tokens: list.tokens,
-                    ends: list.ends,
-                    start: list.first_row,
-                    parent: state,
-                    first_slot: list.first_slot,
-                    child,
-                });
-            } else {
-                self.read_rows(codes, state, out);
-            }
+    /// Asks for the memory that a state points to.
+    #[inline]
+    fn request<T: Code>(&self, codes: &[T], state: TrieState) {
+        if state.slot < NO_LIST && state.count() >= MIN_NODE_ROWS as usize {
+            prefetch(&self.slot_is_node, state.slot as usize / 64);
+            prefetch(&self.nodes_before, state.slot as usize / 64);
+        } else if self.starts.is_empty() {
+            let at = state.first as usize * self.longest() + state.depth as usize;
+            prefetch(codes, at);
+        } else {
+            prefetch(&self.starts, state.first as usize);
         }
     }
 
