@@ -14,6 +14,7 @@ pub struct DenseBuilder {
     options: DenseOptions,
     values: Vec<f32>,
     ids: IdList,
+    model: String,
 }
 
 impl DenseBuilder {
@@ -38,6 +39,7 @@ impl DenseBuilder {
             options,
             values: vec![],
             ids: IdList::default(),
+            model: String::new(),
         })
     }
 
@@ -56,6 +58,14 @@ impl DenseBuilder {
         self.values.extend(vector);
         self.ids.push(id);
         Ok(())
+    }
+
+    /// Names the model that made the vectors, by the hash of what made it.
+    pub fn of_model(self, identity: &str) -> Self {
+        Self {
+            model: identity.into(),
+            ..self
+        }
     }
 
     /// Builds the index and writes it to `path`, which is complete or untouched afterwards.
@@ -130,6 +140,7 @@ impl DenseBuilder {
             of(Kind::UpperStarts, as_bytes(&graph.starts)),
             of(Kind::IdEnds, as_bytes(&self.ids.ends)),
             of(Kind::IdBytes, &self.ids.bytes),
+            of(Kind::Model, self.model.as_bytes()),
         ];
         write(&header, &sections)
     }

@@ -16,6 +16,7 @@
 //!    6  first item of each node in section 5                        u64, passages + 1, or none
 //!    7  ends of the passages' external ids in section 8             u64, passages
 //!    8  external ids, UTF-8, one after the other                    bytes
+//!    9  hash of what made the model that made the vectors, UTF-8    bytes
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -42,10 +43,11 @@ pub(super) enum Kind {
     UpperStarts = 6,
     IdEnds = 7,
     IdBytes = 8,
+    Model = 9,
 }
 
 /// Names of the kinds, from kind 1.
-const PARTS: [&str; 8] = [
+const PARTS: [&str; 9] = [
     "vectors",
     "codes",
     "scales",
@@ -54,6 +56,7 @@ const PARTS: [&str; 8] = [
     "upper starts",
     "id ends",
     "ids",
+    "model",
 ];
 
 /// The numbers of the header.
@@ -122,6 +125,7 @@ pub struct DenseIndex {
     pub(super) upper: View<u32>,
     pub(super) starts: View<u64>,
     ids: Ids,
+    model: View<u8>,
 }
 
 /// Size and shape of an index of dense vectors.
@@ -177,6 +181,7 @@ impl DenseIndex {
                 section(&file, path, Kind::IdEnds)?,
                 section(&file, path, Kind::IdBytes)?,
             ),
+            model: section(&file, path, Kind::Model)?,
             file,
         };
         let (passages, width) = (header.passages as usize, header.width as usize);
@@ -186,7 +191,11 @@ impl DenseIndex {
             Numbers::Bytes => (Some(0), numbers),
             Numbers::Both => (numbers, numbers),
         };
-        let scales = if header.numbers == Numbers::Floats { 0 } else { passages };
+        let scales = if header.numbers == Numbers::Floats {
+            0
+        } else {
+            passages
+        };
         let links = header.links as usize;
         let graph = if links == 0 || passages == 0 {
             index.ground.is_empty() && index.upper.is_empty()
@@ -241,6 +250,11 @@ impl DenseIndex {
     /// Whether the index has a graph for approximate search.
     pub fn has_graph(&self) -> bool {
         self.header.links > 0
+    }
+
+    /// Hash of what made the model that made the vectors; empty if none did.
+    pub fn model(&self) -> String {
+        String::from_utf8_lossy(&self.model).into_owned()
     }
 
     /// External id of a passage; empty if there is no such passage.

@@ -190,7 +190,11 @@ impl Growing<'_> {
     }
 
     fn room(&self, layer: usize) -> usize {
-        if layer == 0 { 2 * self.links } else { self.links }
+        if layer == 0 {
+            2 * self.links
+        } else {
+            self.links
+        }
     }
 
     fn neighbours(&self, node: u32, layer: usize) -> &[u32] {
@@ -209,7 +213,9 @@ impl Growing<'_> {
         for layer in (0..self.layers[entry as usize].len()).rev() {
             let effort = if layer < own { effort } else { 1 };
             visited.forget(self.layers.len());
-            entries = near(&score, &entries, effort, visited, |n| self.neighbours(n, layer));
+            entries = near(&score, &entries, effort, visited, |n| {
+                self.neighbours(n, layer)
+            });
             if layer < own {
                 found.push(entries.clone());
             }
@@ -250,8 +256,10 @@ impl Growing<'_> {
                 list.push(node);
                 if list.len() > room {
                     let list = list.clone();
-                    let mut candidates: Vec<Near> =
-                        list.iter().map(|&n| Near(self.score(other, n), n)).collect();
+                    let mut candidates: Vec<Near> = list
+                        .iter()
+                        .map(|&n| Near(self.score(other, n), n))
+                        .collect();
                     candidates.sort_unstable_by(|a, b| b.cmp(a));
                     self.layers[other as usize][layer] = self.choose(&candidates, room);
                 }
@@ -281,7 +289,10 @@ pub(super) fn build(values: &[f32], width: usize, options: &GraphOptions) -> Gra
     let mut graph = Growing {
         values,
         width,
-        fill: lengths.iter().map(|length| (longest - length).max(0.0).sqrt()).collect(),
+        fill: lengths
+            .iter()
+            .map(|length| (longest - length).max(0.0).sqrt())
+            .collect(),
         links: options.links,
         layers: (0..nodes).map(|_| vec![vec![]; layers_of()]).collect(),
         entry: None,
@@ -312,7 +323,11 @@ fn flatten(graph: &Growing) -> Graph {
     };
     for (node, layers) in graph.layers.iter().enumerate() {
         for (layer, list) in layers.iter().enumerate() {
-            let all = if layer == 0 { &mut flat.ground } else { &mut flat.upper };
+            let all = if layer == 0 {
+                &mut flat.ground
+            } else {
+                &mut flat.upper
+            };
             let end = all.len() + graph.room(layer);
             all.extend(list);
             all.resize(end, node as u32);
@@ -326,7 +341,10 @@ impl DenseIndex {
     fn neighbours(&self, node: u32, layer: usize) -> &[u32] {
         let (node, links) = (node as usize, self.header.links as usize);
         if layer == 0 {
-            return self.ground.get(node * 2 * links..(node + 1) * 2 * links).unwrap_or(&[]);
+            return self
+                .ground
+                .get(node * 2 * links..(node + 1) * 2 * links)
+                .unwrap_or(&[]);
         }
         let (Some(&start), Some(&end)) = (self.starts.get(node), self.starts.get(node + 1)) else {
             return &[];

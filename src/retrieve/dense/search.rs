@@ -48,7 +48,10 @@ impl DenseIndex {
     ) -> Result<Vec<Vec<Hit>>, VectorError> {
         let width = self.width();
         if !queries.len().is_multiple_of(width) {
-            let what = format!("{} numbers; the index has {width} per vector", queries.len());
+            let what = format!(
+                "{} numbers; the index has {width} per vector",
+                queries.len()
+            );
             return Err(VectorError::vector("of the queries", what));
         }
         for (ordinal, query) in queries.chunks_exact(width).enumerate() {
@@ -70,7 +73,9 @@ impl DenseIndex {
             (DenseSearch::Exact { rescored }, Numbers::Both) if rescored > 0 => {
                 let near = self.by_bytes(queries, k.saturating_mul(rescored));
                 let pairs = queries.par_chunks_exact(width).zip(near);
-                Ok(pairs.map(|(query, near)| self.rescore(query, &near, k)).collect())
+                Ok(pairs
+                    .map(|(query, near)| self.rescore(query, &near, k))
+                    .collect())
             }
             (DenseSearch::Exact { .. }, _) => Ok(self.by_floats(queries, k)),
         }

@@ -10,7 +10,9 @@ use crate::types::{Hit, PassageIdx, Score, sort_hits};
 fn vectors(name: &str, count: usize, width: usize) -> Vec<f32> {
     let mut random = stream(5, name, &[count as u64, width as u64]);
     let mut centres = stream(5, "centres", &[width as u64]);
-    let centres: Vec<f32> = (0..20 * width).map(|_| centres.random::<f32>() - 0.5).collect();
+    let centres: Vec<f32> = (0..20 * width)
+        .map(|_| centres.random::<f32>() - 0.5)
+        .collect();
     let mut all = vec![];
     for _ in 0..count {
         let centre = random.random_range(0..20usize);
@@ -128,17 +130,29 @@ fn the_graph_finds_most_and_threads_change_nothing() {
     };
     let index = build(&values, 24, options);
     let exact = index.search(&queries, 10, EXACT).unwrap();
-    let search = |effort| index.search(&queries, 10, DenseSearch::Graph { effort }).unwrap();
+    let search = |effort| {
+        index
+            .search(&queries, 10, DenseSearch::Graph { effort })
+            .unwrap()
+    };
     let (few, many) = (recall(&search(10), &exact), recall(&search(200), &exact));
     assert!(many > 0.98 && many >= few, "{few} {many}");
-    let alone = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    let alone = rayon::ThreadPoolBuilder::new()
+        .num_threads(1)
+        .build()
+        .unwrap();
     alone.install(|| {
-        assert_eq!(build(&values, 24, options).fingerprint(), index.fingerprint());
+        assert_eq!(
+            build(&values, 24, options).fingerprint(),
+            index.fingerprint()
+        );
         assert_eq!(index.search(&queries, 10, EXACT).unwrap(), exact);
     });
     for small in [0, 1, 2, 3] {
         let index = build(&values[..small * 24], 24, options);
-        let found = index.search(&queries[..24], 5, DenseSearch::Graph { effort: 5 }).unwrap();
+        let found = index
+            .search(&queries[..24], 5, DenseSearch::Graph { effort: 5 })
+            .unwrap();
         assert_eq!(found[0].len(), small);
     }
 }
@@ -180,7 +194,10 @@ fn files_are_checked() {
     builder.write(&path).unwrap();
     let index = DenseIndex::open(&path).unwrap();
     index.verify().unwrap();
-    assert_eq!(index.fingerprint(), build(&values, 8, options).fingerprint());
+    assert_eq!(
+        index.fingerprint(),
+        build(&values, 8, options).fingerprint()
+    );
     let queries = vectors("queries", 5, 8);
     drop(index);
     let good = fs::read(&path).unwrap();
