@@ -17,6 +17,7 @@ mod search_error;
 mod simd;
 pub mod sparse;
 mod top_k;
+mod visited;
 
 pub use error::VectorError;
 pub use search_error::SearchError;
