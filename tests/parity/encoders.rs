@@ -17,7 +17,7 @@ struct Cases {
     /// The passage of each query.
     positives: Vec<TokenId>,
     #[serde(default)]
-    masked: Vec<(Vec<TokenId>, Vec<(usize, TokenId)>)>,
+    masked: Vec<Masked>,
     cases: BTreeMap<String, Case>,
 }
 
@@ -26,6 +26,9 @@ struct Case {
     options: EncoderOptions,
     temperature: f64,
 }
+
+/// A text, and the tokens to restore with their positions.
+type Masked = (Vec<TokenId>, Vec<(usize, TokenId)>);
 
 struct Fixture {
     name: &'static str,
