@@ -12,6 +12,7 @@ use crate::data::example::{SpanOptions, Template};
 use crate::data::masking::MaskingOptions;
 use crate::data::synth::SynthOptions;
 use crate::decode::DecodeOptions;
+use crate::docid::{DocidOptions, Method};
 use crate::model::{EncoderOptions, ModelOptions, Pooling};
 use crate::retrieve::ranking::RankingOptions;
 use crate::tokenizer::TokenizerKind;
@@ -87,6 +88,9 @@ pub struct Config {
     /// What the model learns to emit.
     #[serde(default)]
     pub objective: ObjectiveOptions,
+    /// Identifiers of passages, for the task `docids`.
+    #[serde(default)]
+    pub docids: DocidOptions,
     /// How texts become representations, for sparse and dense retrieval.
     #[serde(default)]
     pub encoder: EncoderOptions,
@@ -187,8 +191,56 @@ pub struct ObjectiveOptions {
     pub span: SpanOptions,
     /// Whether the passage's title is a target too, once per pair and epoch.
     pub titles: bool,
+    /// What identifiers are learned from, for the task `docids`.
+    #[serde(skip_serializing_if = "DocidMixture::is_default")]
+    pub docids: DocidMixture,
     /// The prompts.
     pub template: Template,
+}
+
+/// How often an epoch holds each kind of example whose target is an identifier; 0.5 is half of them, drawn anew for every
+/// epoch, and 2 is each of them twice.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DocidMixture {
+    /// Training queries, with the identifiers of their relevant passages.
+    pub queries: f64,
+    /// Passages, each with its own (DSI's indexing); every passage of the corpus, whatever the data fraction.
+    pub passages: f64,
+    /// Queries of `pseudo_queries`, with the identifiers of the passages they were written for (DSI-QG).
+    pub pseudo: f64,
+    /// A folder written by `genret decode --task queries` for this corpus.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pseudo_queries: Option<PathBuf>,
+}
+
+impl Default for DocidMixture {
+    fn default() -> Self {
+        Self {
+            queries: 1.0,
+            passages: 1.0,
+            pseudo: 0.0,
+            pseudo_queries: None,
+        }
+    }
+}
+
+impl DocidMixture {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let weights = [self.queries, self.passages, self.pseudo];
+        if weights.iter().any(|w| !(0.0..=1000.0).contains(w)) || weights.iter().sum::<f64>() == 0.0
+        {
+            return Err("objective.docids: queries, passages and pseudo must lie between 0 and 1000, and not all be 0".into());
+        }
+        if (self.pseudo > 0.0) != self.pseudo_queries.is_some() {
+            return Err("objective.docids: pseudo and pseudo_queries go together: a weight above 0 and the folder that `genret decode --task queries` wrote".into());
+        }
+        Ok(())
+    }
 }
 
 /// How passages are found for a query.
@@ -222,6 +274,8 @@ pub enum Task {
     /// N-grams of relevant passages for a query: retrieval.
     #[default]
     Ngrams,
+    /// Identifiers of relevant passages for a query, and of passages for themselves: retrieval.
+    Docids,
     /// Queries for a passage, one example per pair (doc2query, Nogueira et al. 2019).
     Queries,
     /// Masked tokens of passages, read in both directions: what representations begin with.
@@ -240,6 +294,7 @@ impl Task {
     pub fn name(self) -> &'static str {
         match self {
             Self::Ngrams => "ngrams",
+            Self::Docids => "docids",
             Self::Queries => "queries",
             Self::Mntp => "mntp",
             Self::Cl => "cl",
@@ -251,7 +306,7 @@ impl Task {
     /// The loss, of tasks that learn representations.
     pub fn loss(self) -> Option<Loss> {
         match self {
-            Self::Ngrams | Self::Queries | Self::Mntp => None,
+            Self::Ngrams | Self::Docids | Self::Queries | Self::Mntp => None,
             Self::Cl => Some(Loss::Contrastive),
             Self::Kd => Some(Loss::Distillation),
             Self::ClKd => Some(Loss::Both),
@@ -261,7 +316,7 @@ impl Task {
     /// Whether models of this task can be those of `retriever`.
     fn serves(self, retriever: RetrieverKind) -> bool {
         match self {
-            Self::Ngrams | Self::Queries => retriever == RetrieverKind::Generative,
+            Self::Ngrams | Self::Docids | Self::Queries => retriever == RetrieverKind::Generative,
             Self::Mntp => true,
             Self::Cl | Self::Kd | Self::ClKd => retriever != RetrieverKind::Generative,
         }
@@ -315,6 +370,10 @@ pub struct SweepOptions {
     pub sizes: Vec<String>,
     /// Shares of the training pairs.
     pub fractions: Vec<f64>,
+    /// Methods of identifiers, for the task `docids`; that of `docids.method` if none is named. Random ones are added as the
+    /// control.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub docids: Vec<Method>,
     /// Beam widths.
     pub beams: Vec<usize>,
     /// Seeds; each is added to the configuration's.
@@ -334,6 +393,7 @@ impl Default for SweepOptions {
         Self {
             sizes: vec![],
             fractions: vec![1.0],
+            docids: vec![],
             beams: vec![10],
             seeds: vec![0],
             retrievers: vec![],
@@ -439,11 +499,32 @@ impl Config {
         retrievers.iter().flat_map(tasks).collect()
     }
 
+    /// How identifiers are made, each way that a model of the configuration learns: with [`Method::Random`] beside any
+    /// other, the control that tells what their meaning is worth. None if no model writes identifiers.
+    pub fn docid_methods(&self) -> Vec<Method> {
+        if !self
+            .variants()
+            .contains(&(RetrieverKind::Generative, Task::Docids))
+        {
+            return vec![];
+        }
+        let mut methods = match &self.sweep.docids[..] {
+            [] => vec![self.docids.method],
+            named => named.to_vec(),
+        };
+        if !self.sweep.sizes.is_empty() {
+            methods.push(Method::Random);
+        }
+        methods.sort_unstable();
+        methods.dedup();
+        methods
+    }
+
     /// Whether n-grams are looked up: by a generative model, of the configuration itself or of its sweep.
     pub fn needs_ngram_index(&self) -> bool {
-        let of_sweep = self.variants().into_iter().map(|(retriever, _)| retriever);
-        let mut all = of_sweep.chain([self.retriever]);
-        all.any(|retriever| retriever == RetrieverKind::Generative)
+        let own = (self.retriever, self.objective.task);
+        let mut all = self.variants().into_iter().chain([own]);
+        all.any(|(retriever, task)| retriever == RetrieverKind::Generative && task != Task::Docids)
     }
 
     /// How the texts of a sparse or dense model become representations; what only sparse ones have is left
@@ -491,7 +572,7 @@ impl Config {
         for (retriever, task) in self.variants().into_iter().chain(own) {
             if !task.serves(retriever) {
                 return Err(format!(
-                    "retriever = \"{}\" and objective.task = \"{}\" do not go together: generative models learn ngrams or queries, sparse and dense ones cl, kd or cl+kd",
+                    "retriever = \"{}\" and objective.task = \"{}\" do not go together: generative models learn ngrams, docids or queries, sparse and dense ones cl, kd or cl+kd",
                     retriever.name(),
                     task.name()
                 ));
@@ -503,6 +584,9 @@ impl Config {
                 objective.task.name()
             ));
         }
+        objective.docids.check()?;
+        let docids = self.docids.check();
+        docids.map_err(|e| format!("docids: {e}"))?;
         self.contrast.check()?;
         let masking = self.masking.validate();
         masking.map_err(|e| format!("masking: {e}"))?;

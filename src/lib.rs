@@ -20,6 +20,7 @@ pub mod index;
 pub mod record;
 pub mod tokenizer;
 
+pub mod docid;
 pub mod model;
 pub mod scaling;
 

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
+use hashbrown::HashMap;
 
+use super::decode::docids;
 use super::progress::Progress;
 use super::shared::Shared;
 use super::table::say;
@@ -15,9 +17,12 @@ use crate::data::example::SpanOptions;
 use crate::data::trec::Qrels;
 use crate::decode::cgl::contrastive_losses;
 use crate::eval::cgl::{self, Aggregation};
-use crate::experiment::{CaseOptions, OpenedModel, contrastive_cases, corpus_of_index};
+use crate::experiment::{
+    CaseOptions, OpenedModel, contrastive_cases, corpus_of_index, docid_cases,
+};
 use crate::index::LiveIndex;
 use crate::model;
+use crate::types::PassageIdx;
 
 /// Contrastive generation loss of a model: how much better it generates spans of the relevant passage
 /// than spans of random ones.
@@ -27,8 +32,11 @@ pub struct CglArgs {
     #[arg(long)]
     model: PathBuf,
     /// The passages: an index written by `genret index build`, a file or the folder of a live one.
-    #[arg(long)]
-    index: PathBuf,
+    #[arg(long, required_unless_present = "docids")]
+    index: Option<PathBuf>,
+    /// The identifiers that the model has learned, in place of an index: a file written by `genret docid build`.
+    #[arg(long, value_name = "FILE", conflicts_with = "index")]
+    docids: Option<PathBuf>,
     /// The queries: BEIR queries.jsonl or `id<TAB>text` lines.
     #[arg(long)]
     queries: PathBuf,
@@ -56,9 +64,6 @@ pub(super) fn run(args: &CglArgs, shared: &Shared) -> Result<()> {
     let device = model::open_device(&shared.device)?;
     let trained = OpenedModel::open(&args.model, &device)?;
     let tokenizer = trained.tokenizer()?;
-    let index = LiveIndex::open(&args.index)?;
-    index.check_tokenizer(tokenizer.fingerprint())?;
-    let (corpus, passages) = corpus_of_index(&index, &tokenizer)?;
     let queries = data::load_queries(&args.queries)?;
     let qrels = Qrels::load(&args.qrels)?;
     let judged: Vec<_> = queries
@@ -76,7 +81,31 @@ pub(super) fn run(args: &CglArgs, shared: &Shared) -> Result<()> {
         },
         template: &objective.template,
     };
-    let cases = contrastive_cases(&corpus, &passages, &tokenizer, &judged, &qrels, &options)?;
+    let (cases, ids, spans) = match &args.docids {
+        Some(path) => {
+            let (docids, trie) = docids::open(path, &trained, &tokenizer)?;
+            let targets: Vec<_> = trie
+                .ids()
+                .into_iter()
+                .map(Option::unwrap_or_default)
+                .collect();
+            let ids: Vec<String> = docids.file().doc_ids().map(String::from).collect();
+            let known = docids.file().doc_ids().zip((0..).map(PassageIdx));
+            let places: HashMap<&str, PassageIdx> = known.collect();
+            let find = |doc: &str| places.get(doc).copied();
+            let cases = docid_cases(&targets, &find, &tokenizer, &judged, &qrels, &options)?;
+            (cases, ids, 1)
+        }
+        None => {
+            let index = LiveIndex::open(args.index.as_ref().context("--index is missing")?)?;
+            index.check_tokenizer(tokenizer.fingerprint())?;
+            let (corpus, passages) = corpus_of_index(&index, &tokenizer)?;
+            let cases =
+                contrastive_cases(&corpus, &passages, &tokenizer, &judged, &qrels, &options)?;
+            let ids = corpus.passages().iter().map(|p| p.id.to_string()).collect();
+            (cases, ids, args.spans)
+        }
+    };
     let mut progress = Progress::new("measuring", cases.len() as u64);
     let mut rows = vec![];
     let mut values: Vec<(Aggregation, Vec<f64>)> =
@@ -92,11 +121,7 @@ pub(super) fn run(args: &CglArgs, shared: &Shared) -> Result<()> {
             values.push(cgl::contrastive(per_passage[0], &per_passage[1..]));
         }
         if args.out.is_some() {
-            let passages: Vec<&str> = case
-                .passages
-                .iter()
-                .map(|&p| corpus.passage(p).id.as_str())
-                .collect();
+            let passages: Vec<&str> = case.passages.iter().map(|p| &ids[p.index()][..]).collect();
             rows.push(serde_json::json!({
                 "query": case.query, "passages": passages, "losses": losses.passages,
             }));
@@ -113,7 +138,7 @@ pub(super) fn run(args: &CglArgs, shared: &Shared) -> Result<()> {
     let chance = ((args.negatives + 1) as f64).ln();
     for (aggregation, values) in &values {
         let (mean, error) = cgl::mean_and_standard_error(values);
-        let name = format!("CGL-{aggregation}@{}x{}", args.negatives, args.spans);
+        let name = format!("CGL-{aggregation}@{}x{spans}", args.negatives);
         if args.json {
             let row = serde_json::json!({
                 "metric": name, "mean": mean, "standard_error": error, "queries": values.len(), "chance": chance,

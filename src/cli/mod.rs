@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 mod cgl;
 mod data;
 mod decode;
+mod docid;
 mod evaluate;
 mod fit;
 mod fuse;
@@ -22,6 +23,7 @@ mod stop;
 mod sweep;
 mod synth;
 mod table;
+mod teach;
 mod tokenizer;
 mod train;
 
@@ -48,6 +50,9 @@ enum Verb {
     /// Build, describe and query an n-gram index.
     #[command(subcommand)]
     Index(index::IndexCommand),
+    /// Make identifiers of passages and look at them.
+    #[command(subcommand)]
+    Docid(docid::DocidCommand),
     /// Train one model.
     Train(train::TrainArgs),
     /// Generate n-grams for queries and rank passages by them.
@@ -60,6 +65,8 @@ enum Verb {
     Fuse(fuse::FuseArgs),
     /// Take hard negatives from a run.
     Mine(mine::MineArgs),
+    /// Score the candidates of a run, for a student to learn from.
+    Teach(teach::TeachArgs),
     /// Contrastive generation loss of a model.
     Cgl(cgl::CglArgs),
     /// Run a grid of models, fit scaling laws, draw curves.
@@ -75,12 +82,14 @@ pub fn run(command: &Command) -> Result<()> {
         Verb::Data(command) => data::run(command, shared),
         Verb::Tokenizer(command) => tokenizer::run(command, shared),
         Verb::Index(command) => index::run(command, shared),
+        Verb::Docid(command) => docid::run(command, shared),
         Verb::Train(args) => train::run(args, shared),
         Verb::Decode(args) => decode::run(args, shared),
         Verb::Search(args) => search::run(args, shared),
         Verb::Evaluate(args) => evaluate::run(args, shared),
         Verb::Fuse(args) => fuse::run(args),
         Verb::Mine(args) => mine::run(args),
+        Verb::Teach(args) => teach::run(args, shared),
         Verb::Cgl(args) => cgl::run(args, shared),
         Verb::Sweep(args) => sweep::run(args, shared),
         Verb::Fit(args) => fit::run(args, shared),

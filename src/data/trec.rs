@@ -448,6 +448,14 @@ impl Run {
         Ok(())
     }
 
+    /// The run without hits whose id is that of the query, which BEIR does not count.
+    pub fn without_own_ids(mut self) -> Self {
+        for (query, ranking) in &mut self.queries {
+            ranking.retain(|hit| hit.doc.as_str() != query.as_str());
+        }
+        self
+    }
+
     /// Name of the system.
     pub fn tag(&self) -> &str {
         &self.tag

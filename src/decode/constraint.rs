@@ -1,6 +1,6 @@
 //! What may be written next: one interface for n-gram indexes, identifier trees and free text.
 
-use crate::index::{Continuations, SharedRow, SubstringIndex};
+use crate::index::{Continuations, SharedRow, SubstringIndex, Trie, TrieState};
 use crate::types::TokenId;
 
 /// A set of token sequences, walked token by token.
@@ -47,6 +47,27 @@ impl<I: SubstringIndex> Constraint for I {
 
     fn continuations<'i>(&'i self, states: &[I::State], out: &mut Continuations<'i, I::State>) {
         SubstringIndex::continuations(self, states, out);
+    }
+}
+
+/// A tree of identifiers: whatever begins one may go on, and what is one is complete.
+impl Constraint for Trie {
+    type State = TrieState;
+
+    fn root(&self) -> TrieState {
+        Trie::root(self)
+    }
+
+    fn continuations<'i>(&'i self, states: &[TrieState], out: &mut Continuations<'i, TrieState>) {
+        Trie::continuations(self, states, out);
+    }
+
+    fn end(&self, state: TrieState) -> End {
+        match self.is_complete(state) {
+            (false, _) => End::No,
+            (true, true) => End::Maybe,
+            (true, false) => End::Yes,
+        }
     }
 }
 

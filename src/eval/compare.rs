@@ -36,7 +36,7 @@ impl Default for CompareOptions {
 }
 
 /// What is known about a difference of two systems.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(serde::Serialize, Clone, Debug, PartialEq)]
 pub struct Comparison {
     /// Queries compared.
     pub queries: usize,

@@ -3,9 +3,10 @@
 use rayon::prelude::*;
 
 use super::{Experiment, ExperimentError};
-use crate::config::Task;
+use crate::config::{DocidMixture, Task};
 use crate::data::Pair;
 use crate::data::example::{Example, ExampleError, ExampleMaker, nested_subset};
+use crate::docid::Method;
 use crate::train::ExampleSource;
 
 impl Experiment {
@@ -25,13 +26,19 @@ impl Experiment {
         Ok(chosen.into_iter().map(|i| (i as u64, pairs[i])).collect())
     }
 
+    /// What a model of `task` learns to write, of identifiers those of `method`.
     pub(super) fn source<'a>(
         &'a self,
         pairs: &[(u64, Pair)],
         task: Task,
+        method: Method,
         seed: u64,
-    ) -> Result<PairSource<'a>, ExperimentError> {
+    ) -> Result<Box<dyn ExampleSource + 'a>, ExperimentError> {
         let objective = &self.config.objective;
+        if task == Task::Docids {
+            let mixture = objective.docids.clone();
+            return Ok(Box::new(self.docid_source(pairs, method, mixture, seed)?));
+        }
         let maker = ExampleMaker::new(
             &self.tokenizer,
             objective.template.clone(),
@@ -45,14 +52,34 @@ impl Experiment {
             Task::Ngrams => pairs.len() * objective.span.draws + titles,
             _ => pairs.len(),
         };
-        Ok(PairSource {
+        Ok(Box::new(PairSource {
             experiment: self,
             len,
             pairs: pairs.to_vec(),
             maker,
             task,
             seed,
-        })
+        }))
+    }
+
+    /// What the loss is measured on during training: of identifiers, those of queries alone.
+    pub(super) fn validation_source<'a>(
+        &'a self,
+        pairs: &[(u64, Pair)],
+        task: Task,
+        method: Method,
+    ) -> Result<Box<dyn ExampleSource + 'a>, ExperimentError> {
+        let seed = self.config.seed;
+        if task == Task::Docids {
+            let queries = DocidMixture {
+                queries: 1.0,
+                passages: 0.0,
+                pseudo: 0.0,
+                pseudo_queries: None,
+            };
+            return Ok(Box::new(self.docid_source(pairs, method, queries, seed)?));
+        }
+        self.source(pairs, task, method, seed)
     }
 
     /// The pairs whose loss is measured during training, by the same rule.
@@ -69,7 +96,7 @@ impl Experiment {
 }
 
 /// Training examples of (query, passage) pairs.
-pub(super) struct PairSource<'a> {
+struct PairSource<'a> {
     experiment: &'a Experiment,
     pairs: Vec<(u64, Pair)>,
     len: usize,

@@ -46,7 +46,7 @@ struct Scores {
 }
 
 impl Experiment {
-    /// Groups of `pairs`, which are judged in `split`.
+    /// Groups of `pairs`, which are judged in `split`; with `known` without the queries that a teacher's file lacks.
     pub(super) fn groups<'a>(
         &'a self,
         pairs: &[(u64, Pair)],
@@ -54,6 +54,7 @@ impl Experiment {
         representation: &Representation,
         task: Task,
         seed: u64,
+        known: bool,
     ) -> Result<PairGroups<'a>, ExperimentError> {
         let contrast = &representation.contrast;
         let distilled = task != Task::Cl;
@@ -62,6 +63,13 @@ impl Experiment {
         let negatives = negatives.transpose()?;
         let teacher = contrast.teacher_file().filter(|_| distilled);
         let teacher = teacher.map(|path| self.scores(path)).transpose()?;
+        let mut pairs = pairs.to_vec();
+        if let Some(teacher) = teacher.as_ref().filter(|_| known) {
+            pairs.retain(|(_, pair)| {
+                let query = &self.dataset.queries[pair.query].id;
+                teacher.by_query.contains_key(query.as_str())
+            });
+        }
         let corpus = self.dataset.corpus.len();
         let scored = distilled && teacher.is_none();
         let bm25 = match scored || contrast.negatives == ContrastOptions::BM25 {
@@ -130,11 +138,12 @@ impl Experiment {
             let text = &self.dataset.queries[pair.query].text;
             self.query_tokens(text, &representation.encoder)
         });
+        let queries = queries.collect::<Result<Vec<_>, _>>()?;
         Ok(PairGroups {
             experiment: self,
             texts: self.texts(&representation.encoder)?,
-            pairs: pairs.to_vec(),
-            queries: queries.collect::<Result<Vec<_>, _>>()?,
+            pairs,
+            queries,
             candidates,
             per_query: contrast.per_query,
             distilled,

@@ -4,6 +4,7 @@
 //! `data/`, `tokenizer.json`, `index.genret`, a folder per trained model in `models/`. A rerun
 //! finds what is there and refuses what was made from other settings.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,7 @@ use crate::data::masking::MaskingError;
 use crate::data::trec::TrecError;
 use crate::data::{Corpus, DataError, Dataset, Pair, synth};
 use crate::decode::cgl::ContrastiveCase;
+use crate::docid::{DocidError, DocidOptions, Method};
 use crate::index::{IndexBuilder, IndexError, IndexOptions, LiveIndex, NgramIndex, SubstringIndex};
 use crate::model::{EncoderOptions, Model, ModelError, ModelOptions, hub};
 use crate::record::{self, RecordError};
@@ -29,8 +31,8 @@ use crate::retrieve::RetrieveError;
 use crate::retrieve::bm25::{Bm25, Bm25Options};
 use crate::tokenizer::{self, Tokenizer, TokenizerError};
 use crate::train::{
-    Contrastive, ExampleSource, Generation, GroupSource, Masked, Objective, Progress, TrainError,
-    TrainRun, TrainSummary, discard_checkpoint,
+    Contrastive, Generation, GroupSource, Masked, Objective, Progress, TrainError, TrainRun,
+    TrainSummary, discard_checkpoint,
 };
 use crate::types::{Passage, Query};
 
@@ -154,6 +156,29 @@ pub enum ExperimentError {
         /// Passages of the corpus.
         corpus: usize,
     },
+    /// A model that was not trained to represent texts.
+    #[error(
+        "{} was not trained to represent texts: expected a sparse or dense model, trained with objective.task = \"cl\", \"kd\" or \"cl+kd\"",
+        path.display()
+    )]
+    NoEncoder {
+        /// Its folder.
+        path: PathBuf,
+    },
+    /// Identifiers of passages.
+    #[error(transparent)]
+    Docid(#[from] DocidError),
+    /// Judgements of pseudo-queries name a passage that is not there.
+    #[error(
+        "{}: the corpus has no passage `{doc}`; write the queries for the same corpus with `genret decode --task queries`",
+        path.display()
+    )]
+    UnknownPassage {
+        /// The judgements.
+        path: PathBuf,
+        /// The passage.
+        doc: String,
+    },
     /// A passage that its tokens do not give back.
     #[error(
         "passage `{doc}` of the index does not read back from its tokens: its text is not what was indexed; rebuild with `genret index build`"
@@ -177,16 +202,20 @@ pub struct Experiment {
     collection: u64,
     bm25: OnceLock<Bm25>,
     texts: Mutex<Option<Texts>>,
+    docids: BTreeMap<Method, DocidSet>,
+    pseudo_queries: Vec<(String, usize)>,
 }
 
 mod cases;
+mod docids;
 mod examples;
 mod groups;
 mod represented;
 mod texts;
 mod trained;
 
-pub use cases::{CaseOptions, contrastive_cases};
+pub use cases::{CaseOptions, contrastive_cases, docid_cases};
+pub use docids::{DocidSet, DocidSpec};
 pub use represented::{Found, Represented};
 pub use trained::{ModelRecord, ModelSpec, OpenedModel, Representation, Start, TrainedModel};
 
@@ -284,7 +313,23 @@ impl Experiment {
             )?),
             false => None,
         };
+        let mut docids = BTreeMap::new();
+        for method in config.docid_methods() {
+            let options = DocidOptions {
+                method,
+                ..config.docids.clone()
+            };
+            let corpus = &dataset.corpus;
+            let set = DocidSet::open(out, &options, corpus, &tokenizer, told)?;
+            docids.insert(method, set);
+        }
+        let pseudo_queries = match docids.is_empty() {
+            true => vec![],
+            false => Self::open_pseudo_queries(&config.objective.docids, &dataset.corpus)?,
+        };
         Ok(Self {
+            docids,
+            pseudo_queries,
             config,
             dataset,
             tokenizer,
@@ -319,6 +364,19 @@ impl Experiment {
         fraction: f64,
         seed: u64,
     ) -> Result<ModelSpec, ExperimentError> {
+        let method = self.config.docids.method;
+        self.model_spec_of(options, (retriever, task), method, fraction, seed)
+    }
+
+    /// As [`model_spec`](Self::model_spec); `method` says which identifiers a model of docids writes.
+    pub fn model_spec_of(
+        &self,
+        options: &ModelOptions,
+        (retriever, task): (RetrieverKind, Task),
+        method: Method,
+        fraction: f64,
+        seed: u64,
+    ) -> Result<ModelSpec, ExperimentError> {
         let data = &self.config.data;
         let fraction = fraction * data.fraction;
         let pairs = self.pairs(fraction)?;
@@ -334,9 +392,14 @@ impl Experiment {
         let num_examples = match (&representation, &masking) {
             (Some(_), _) => pairs.len(),
             (_, Some(masking)) => self.blocks(masking)?.train.len(),
-            _ => self.source(&pairs, task, seed)?.len(),
+            _ => self.source(&pairs, task, method, seed)?.len(),
         };
-        let (model, start, lora) = ModelSpec::resolve(options, self.tokenizer.vocab_size())?;
+        let docids = (task == Task::Docids).then(|| self.docids(method));
+        let vocab_size = match docids {
+            Some(set) => set.vocab_size,
+            None => self.tokenizer.vocab_size(),
+        };
+        let (model, start, lora) = ModelSpec::resolve(options, vocab_size)?;
         if let Some(representation) = &representation {
             representation.encoder.validate(model.family())?;
         }
@@ -353,6 +416,7 @@ impl Experiment {
             num_examples,
             validation: (data.validation.clone(), data.validation_queries),
             objective,
+            docids: docids.map(|set| set.spec.clone()),
             masking,
             representation,
             train: self.config.train.clone(),
@@ -402,7 +466,7 @@ impl Experiment {
                 Ok((tokens as f64, spec.block_flops(tokens, masked)))
             }
             None => {
-                let (prompt, target) = self.typical_example()?;
+                let (prompt, target) = self.typical_example(spec)?;
                 let counts = spec.model.counts();
                 let flops = counts.train(prompt, target, spec.training_cost());
                 Ok(((prompt + target) as f64, flops))
@@ -422,14 +486,14 @@ impl Experiment {
 
     /// Tokens of prompt and target of a typical example of what a generative model learns: the means over some
     /// pairs.
-    pub fn typical_example(&self) -> Result<(usize, usize), ExperimentError> {
+    pub fn typical_example(&self, spec: &ModelSpec) -> Result<(usize, usize), ExperimentError> {
         let pairs = self.pairs(self.config.data.fraction)?;
         let some = &pairs[..pairs.len().min(200)];
-        let task = match self.config.objective.task {
-            Task::Queries => Task::Queries,
+        let task = match spec.objective.task {
+            task @ (Task::Docids | Task::Queries) => task,
             _ => Task::Ngrams,
         };
-        let examples = self.source(some, task, 0)?.epoch(0)?;
+        let examples = self.source(some, task, spec.docid_method(), 0)?.epoch(0)?;
         let mean = |len: fn(&Example) -> usize| {
             let sum: usize = examples.iter().map(len).sum();
             sum.div_ceil(examples.len())
@@ -458,7 +522,14 @@ impl Experiment {
             return Ok(trained);
         }
         fs::create_dir_all(&folder).map_err(io_error(&folder))?;
-        let model = spec.begin(&device.clone().autodiff())?;
+        let mut model = spec.begin(&device.clone().autodiff())?;
+        if let Some(docids) = &spec.docids
+            && let set = self.docids(docids.options.method)
+            && let Some((centroids, dims)) = set.docids.centroids()
+        {
+            let first = self.tokenizer.vocab_size();
+            model = model.with_token_vectors(first, centroids, dims, spec.seed);
+        }
         let pairs = self.pairs(spec.fraction)?;
         let validation = self.validation_pairs()?;
         let (task, seed) = (spec.objective.task, spec.seed);
@@ -475,10 +546,12 @@ impl Experiment {
                 self.run(spec, &objective, replicas, &folder, model, progress)?
             }
             (None, None) => {
-                let validation = self.source(&validation, task, config.seed)?.epoch(0)?;
+                let method = spec.docid_method();
+                let validation = self.validation_source(&validation, task, method)?;
+                let validation = validation.epoch(0)?;
                 let (counts, cost) = (spec.model.counts(), spec.training_cost());
                 let objective = Generation {
-                    source: &self.source(&pairs, task, seed)?,
+                    source: &*self.source(&pairs, task, method, seed)?,
                     validation: &validation,
                     flops: &|prompt, target| counts.train(prompt, target, cost),
                 };
@@ -486,12 +559,13 @@ impl Experiment {
             }
             (Some(representation), _) => {
                 model.check_both_ways(&representation.encoder)?;
-                let groups = |pairs: &[(u64, Pair)], split: &str, seed| {
-                    self.groups(pairs, split, representation, task, seed)
+                let groups = |pairs: &[(u64, Pair)], split: &str, seed, known| {
+                    self.groups(pairs, split, representation, task, seed, known)
                 };
-                let validation = groups(&validation, &config.data.validation, config.seed)?;
+                let split = &config.data.validation;
+                let validation = groups(&validation, split, config.seed, true)?;
                 let objective = Contrastive {
-                    source: &groups(&pairs, &config.data.train, seed)?,
+                    source: &groups(&pairs, &config.data.train, seed, false)?,
                     validation: &validation.epoch(0)?,
                     encoder: &representation.encoder,
                     options: &representation.contrast,
@@ -548,8 +622,12 @@ impl Experiment {
         Ok(chosen.into_iter().map(|i| judged[i].clone()).collect())
     }
 
-    /// The cases of the contrastive generation loss, the same for every model of the experiment.
-    pub fn contrastive_cases(&self) -> Result<Vec<ContrastiveCase>, ExperimentError> {
+    /// The cases of the contrastive generation loss, the same for every model of the experiment: with other spans for
+    /// models of docids, whose spans are identifiers, and the same queries, passages and negatives.
+    pub fn contrastive_cases(
+        &self,
+        spec: &ModelSpec,
+    ) -> Result<Vec<ContrastiveCase>, ExperimentError> {
         let options = &self.config.evaluate;
         let split = &options.splits[0];
         let qrels = self.dataset.qrels(split)?;
@@ -565,6 +643,11 @@ impl Experiment {
             template: self.template(),
         };
         let corpus = &self.dataset.corpus;
+        if let Some(docids) = &spec.docids {
+            let ids = &self.docids(docids.options.method).ids;
+            let find = |doc: &str| corpus.find(doc);
+            return docid_cases(ids, &find, &self.tokenizer, &queries, qrels, &options);
+        }
         contrastive_cases(
             corpus,
             &self.passages,

@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
+use super::docids::DocidSpec;
 use super::{ExperimentError, VERSION, read_json, write_json};
 use crate::config::{self, ObjectiveOptions, RetrieverKind};
 use crate::data::masking::MaskingOptions;
+use crate::docid::Method;
 use crate::model::{
     EncoderOptions, LoraOptions, Model, ModelConfig, ModelOptions, Pooling, T5Part, checkpoint,
     hub,
@@ -72,6 +74,9 @@ pub struct ModelSpec {
     pub validation: (String, usize),
     /// What the model learns.
     pub objective: ObjectiveOptions,
+    /// The identifiers it writes, where those are learned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub docids: Option<DocidSpec>,
     /// What is masked, where masked tokens are learned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub masking: Option<MaskingOptions>,
@@ -117,8 +122,9 @@ pub struct OpenedModel {
     pub model: Model,
     /// What it was trained for; the default of a checkpoint from elsewhere.
     pub objective: ObjectiveOptions,
-    /// How it represents texts, if it was trained to.
-    pub encoder: Option<EncoderOptions>,
+    /// The identifiers it writes, if it was trained to.
+    pub docids: Option<DocidSpec>,
+    encoder: Option<EncoderOptions>,
     /// Hash of what made the model.
     pub identity: String,
     folder: PathBuf,
@@ -181,11 +187,28 @@ impl ModelSpec {
         }
     }
 
-    /// How it finds passages and what it learns, such as `sparse cl+kd`; empty for a generative model.
+    /// How it finds passages and what it learns, such as `sparse cl+kd` or `docids-rq`; empty for a model of n-grams.
     pub fn variant(&self) -> String {
-        let name =
-            |r: &Representation| format!("{} {}", r.retriever.name(), self.objective.task.name());
-        self.representation.as_ref().map(name).unwrap_or_default()
+        match &self.representation {
+            Some(r) => format!("{} {}", r.retriever.name(), self.objective_name()),
+            None if self.docids.is_some() => self.objective_name(),
+            None => String::new(),
+        }
+    }
+
+    /// What it learns: the task, of identifiers with the method that makes them.
+    pub fn objective_name(&self) -> String {
+        let task = self.objective.task.name();
+        match &self.docids {
+            Some(docids) => format!("{task}-{}", docids.options.method.name()),
+            None => task.into(),
+        }
+    }
+
+    /// The method of the identifiers it writes; the default of models that write none.
+    pub(super) fn docid_method(&self) -> Method {
+        let docids = self.docids.as_ref();
+        docids.map(|d| d.options.method).unwrap_or_default()
     }
 
     /// Numbers in a representation: terms, or dimensions.
@@ -347,6 +370,7 @@ impl OpenedModel {
             return Ok(Self {
                 identity: config::hash(&trained.record),
                 objective: trained.record.spec.objective,
+                docids: trained.record.spec.docids,
                 encoder: trained.record.spec.representation.map(|r| r.encoder),
                 model: trained.model,
                 folder,
@@ -364,10 +388,20 @@ impl OpenedModel {
         Ok(Self {
             model,
             objective: ObjectiveOptions::default(),
+            docids: None,
             encoder: None,
             identity: config::hash(&checkpoint::fingerprint(&folder)?),
             folder,
         })
+    }
+
+    /// How it represents texts.
+    ///
+    /// # Errors
+    /// [`ExperimentError::NoEncoder`] of a model that was not trained to.
+    pub fn encoder(&self) -> Result<&EncoderOptions, ExperimentError> {
+        let folder = || self.folder.clone();
+        (self.encoder.as_ref()).ok_or_else(|| ExperimentError::NoEncoder { path: folder() })
     }
 
     /// The tokenizer of the model.

@@ -54,12 +54,22 @@ impl PassageSet {
     /// [`IndexError::Ids`], [`IndexError::NoIds`], or [`IndexError::UnknownListed`] with the line of an
     /// id that is not there or deleted.
     pub fn read(path: &Path, index: &LiveIndex) -> Result<Self, IndexError> {
+        Self::read_listed(path, index.passages().map(|p| (index.doc_id(p), p)))
+    }
+
+    /// As [`read`](Self::read), of passages that are known by their external ids.
+    ///
+    /// # Errors
+    /// As of [`read`](Self::read).
+    pub fn read_listed<'d>(
+        path: &Path,
+        known: impl Iterator<Item = (&'d str, PassageIdx)>,
+    ) -> Result<Self, IndexError> {
         let text = fs::read_to_string(path).map_err(|source| IndexError::Ids {
             path: path.into(),
             source,
         })?;
-        let known: HashMap<&str, PassageIdx> =
-            index.passages().map(|p| (index.doc_id(p), p)).collect();
+        let known: HashMap<&str, PassageIdx> = known.collect();
         let lines = (1..).zip(text.lines().map(str::trim));
         let passages: Self = lines
             .filter(|(_, id)| !id.is_empty())

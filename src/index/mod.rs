@@ -17,6 +17,7 @@ mod rows;
 mod suffix;
 #[cfg(test)]
 mod tests;
+mod trie;
 
 pub use build::{IndexBuilder, IndexOptions};
 pub use error::IndexError;
@@ -24,6 +25,7 @@ pub use filter::PassageSet;
 pub use live::{LiveIndex, LiveState, LiveStats, LiveWriter};
 pub use ngram::{FieldStats, IndexStats, NgramIndex, PartStats};
 pub use rows::State;
+pub use trie::{Trie, TrieBuilder, TrieError, TrieFile, TrieState};
 
 use std::ops::Range;
 

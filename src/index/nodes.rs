@@ -55,6 +55,15 @@ impl NodeTables {
     }
 }
 
+/// The node of a slot, if it has one.
+#[inline(always)]
+pub(super) fn child_node(is_node: &[u64], nodes_before: &[u32], slot: u32) -> Option<u32> {
+    let (word, bit) = (slot as usize / 64, slot % 64);
+    let (&bits, &before) = (is_node.get(word)?, nodes_before.get(word)?);
+    let inside = bits & ((1 << bit) - 1);
+    (bits >> bit & 1 == 1).then(|| before.wrapping_add(inside.count_ones()).wrapping_add(1))
+}
+
 /// Makes nodes for the n-grams shorter than `max_depth` with at least `min_count` occurrences.
 ///
 /// One pass over the rows of every node: O(n) per level, in parallel over the nodes of a level.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::error::IndexError;
 use super::file::{Header, IndexFile, Kind};
-use super::nodes::{NodeTables, run_end};
+use super::nodes::{NodeTables, child_node, run_end};
 use super::suffix::Symbol;
 use super::{BLOCK_TOKENS, Continuations, Field, Occurrence, SharedRow};
 use crate::section_file::{View, prefetch};
@@ -238,10 +238,7 @@ impl FieldData {
     /// The node of a slot, if it has one.
     #[inline(always)]
     pub(super) fn child_node(&self, slot: u32) -> Option<u32> {
-        let (word, bit) = (slot as usize / 64, slot % 64);
-        let (&bits, &before) = (self.slot_is_node.get(word)?, self.nodes_before.get(word)?);
-        let inside = bits & ((1 << bit) - 1);
-        (bits >> bit & 1 == 1).then(|| before.wrapping_add(inside.count_ones()).wrapping_add(1))
+        child_node(&self.slot_is_node, &self.nodes_before, slot)
     }
 
     pub(super) fn advance<T: Symbol>(

@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use super::checkpoint;
-use super::layers::Linear;
+use super::layers::{Initializer, Linear, with_directions};
 use super::{
     Family, Footprint, Llama, LlamaConfig, LlamaState, ModelError, NextTokenModel, PromptTarget,
     T5, T5Config, T5State,
@@ -224,6 +224,31 @@ impl Model {
         }
     }
 
+    /// The model whose tokens from `first` on begin as the directions of `vectors`, `[n, dims]`, in embedding and head,
+    /// each row as long as those of the other tokens are on average. Where `dims` is not the model's width, vectors are
+    /// projected by random normal numbers of `seed`, which keeps angles.
+    pub fn with_token_vectors(
+        mut self,
+        first: usize,
+        vectors: &[f32],
+        dims: usize,
+        seed: u64,
+    ) -> Self {
+        let (_, width) = self.config().layers_and_width();
+        let projected = match dims == width {
+            true => vectors.to_vec(),
+            false => project(vectors, dims, width, seed),
+        };
+        let (embedding, head) = match &mut self {
+            Self::Llama(model) => model.vocabulary_weights(),
+            Self::T5(model) => model.vocabulary_weights(),
+        };
+        for weight in [Some(embedding), head].into_iter().flatten() {
+            *weight = with_directions(weight, first, &projected);
+        }
+        self
+    }
+
     /// Calls `change` with every projection and its name.
     pub(super) fn for_each_linear(&mut self, change: &mut dyn FnMut(&str, &mut Linear)) {
         match self {
@@ -269,6 +294,23 @@ impl Model {
             Self::T5(model) => model.loss_sum(hidden_nd, targets),
         }
     }
+}
+
+/// `vectors` times a matrix `[dims, width]` of normal numbers.
+fn project(vectors: &[f32], dims: usize, width: usize, seed: u64) -> Vec<f32> {
+    let device = Device::flex();
+    let init = Initializer {
+        seed: Some(seed),
+        device: &device,
+    };
+    let matrix = init.normal("projected token vectors", [dims, width], 1.0);
+    let vectors = TensorData::new(vectors.to_vec(), [vectors.len() / dims, dims]);
+    let vectors = Tensor::<2>::from_data(vectors, &device);
+    vectors
+        .matmul(matrix.val())
+        .into_data()
+        .iter::<f32>()
+        .collect()
 }
 
 impl NextTokenModel for Model {
@@ -328,6 +370,39 @@ impl NextTokenModel for Model {
 mod tests {
     use super::*;
     use crate::model::{ModelOptions, parameters};
+
+    #[test]
+    fn tokens_begin_as_the_directions_of_their_vectors() {
+        for name in ["llama:s0.03m", "t5:s0.03m"] {
+            let options = ModelOptions::default().with_size(name).unwrap();
+            let model = options.resolve(53).unwrap().init(1, &Device::flex());
+            let (_, width) = model.config().layers_and_width();
+            let rows = |model: &mut Model| -> Vec<Vec<f32>> {
+                let (embedding, _) = match model {
+                    Model::Llama(model) => model.vocabulary_weights(),
+                    Model::T5(model) => model.vocabulary_weights(),
+                };
+                let values: Vec<f32> = embedding.val().into_data().iter::<f32>().collect();
+                values.chunks(width).map(<[f32]>::to_vec).collect()
+            };
+            let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+            let before = rows(&mut model.clone());
+            let mean = before[..50].iter().map(|r| dot(r, r).sqrt()).sum::<f32>() / 50.0;
+            for dims in [width, 600] {
+                // Two that point the same way, and one of zeros.
+                let mut vectors = vec![0f32; 3 * dims];
+                vectors[..5].fill(2.0);
+                vectors[dims..dims + 5].fill(3.0);
+                let mut changed = model.clone().with_token_vectors(50, &vectors, dims, 7);
+                let after = rows(&mut changed);
+                assert_eq!(after[..50], before[..50]);
+                assert_eq!(after[52], before[52]);
+                assert!((dot(&after[50], &after[50]).sqrt() - mean).abs() < 1e-4 * mean);
+                let angle = dot(&after[50], &after[51]) / (mean * mean);
+                assert!((angle - 1.0).abs() < 1e-4, "{angle}");
+            }
+        }
+    }
 
     #[test]
     fn counts_are_the_models_own() {

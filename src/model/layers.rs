@@ -189,3 +189,30 @@ pub(super) fn with_rows(
     };
     Param::from_tensor(all)
 }
+
+/// `weight` with the rows from `first` on replaced by the directions of `vectors` (`[n, width]`), each as long as the
+/// other rows are on average; a row of zeros stays what it was.
+pub(super) fn with_directions(
+    weight: &Param<Tensor<2>>,
+    first: usize,
+    vectors: &[f32],
+) -> Param<Tensor<2>> {
+    let device = weight.val().device();
+    let [rows, width] = weight.val().dims();
+    let mut values: Vec<f32> = weight.val().inner().into_data().iter::<f32>().collect();
+    let length = |row: &[f32]| row.iter().map(|x| x * x).sum::<f32>().sqrt();
+    let others = values.chunks_exact(width).take(first).map(length);
+    let mean = others.sum::<f32>() / first.max(1) as f32;
+    let new = values.chunks_exact_mut(width).skip(first);
+    for (row, vector) in new.zip(vectors.chunks_exact(width)) {
+        let own = length(vector);
+        if own > 0.0 {
+            for (x, v) in row.iter_mut().zip(vector) {
+                *x = v / own * mean;
+            }
+        }
+    }
+    let trained = weight.is_require_grad();
+    let all = Tensor::from_data(TensorData::new(values, [rows, width]), &device);
+    Param::from_tensor(all).set_require_grad(trained)
+}

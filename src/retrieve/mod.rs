@@ -8,6 +8,7 @@ use crate::types::{DocId, Hit, PassageIdx, Query};
 
 pub mod bm25;
 pub mod doc2query;
+pub mod docid;
 mod error;
 pub mod generative;
 pub mod ranking;

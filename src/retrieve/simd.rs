@@ -31,3 +31,27 @@ macro_rules! wide {
     };
 }
 pub(super) use wide;
+
+wide! {
+    /// Appends the largest of every `chunk` scores, which are not negative.
+    pub(super) fn chunk_maxima(scores: &[f32], chunk: usize, maxima: &mut Vec<f32>) {
+        for scores in scores.chunks(chunk) {
+            let mut lanes = [0.0f32; 16];
+            let (groups, rest) = scores.as_chunks::<16>();
+            for group in groups {
+                for lane in 0..16 {
+                    lanes[lane] = if group[lane] > lanes[lane] { group[lane] } else { lanes[lane] };
+                }
+            }
+            let mut half = 8;
+            while half > 0 {
+                for lane in 0..half {
+                    let other = lanes[lane + half];
+                    lanes[lane] = if other > lanes[lane] { other } else { lanes[lane] };
+                }
+                half /= 2;
+            }
+            maxima.push(rest.iter().fold(lanes[0], |a, &b| if b > a { b } else { a }));
+        }
+    }
+}

@@ -2,10 +2,13 @@
 
 use crate::types::{Hit, PassageIdx, Score};
 
+/// The largest k that is kept in a heap.
+const HEAP: usize = 32;
+
 /// Keeps the best `k` hits pushed to it: larger scores first, equal ones in passage order.
 ///
-/// A buffer of twice `k` is cut by selection whenever it is full, so a push costs O(1) on average
-/// whatever `k`. Scores are never NaN.
+/// Few are kept in a heap, whose threshold is always the latest; many in a buffer of twice `k` that is
+/// cut by selection whenever it is full, so that a push costs O(1) on average. Scores are never NaN.
 #[derive(Clone, Debug)]
 pub struct TopK {
     k: usize,
@@ -19,7 +22,7 @@ impl TopK {
     pub fn new(k: usize) -> Self {
         Self {
             k,
-            capacity: k.saturating_add(k.max(16)),
+            capacity: k.saturating_mul(2),
             keys: vec![],
             threshold: if k == 0 {
                 f32::INFINITY
@@ -27,6 +30,11 @@ impl TopK {
                 f32::NEG_INFINITY
             },
         }
+    }
+
+    /// How many are kept.
+    pub fn k(&self) -> usize {
+        self.k
     }
 
     /// What cannot be among the best has a score below this. It rises as the buffer is cut.
@@ -38,15 +46,52 @@ impl TopK {
     /// Considers a passage; call it only where `score` is at least the threshold.
     #[inline]
     pub fn push(&mut self, passage: PassageIdx, score: f32) {
-        self.keys.push(key(score) << 32 | u64::from(!passage.0));
+        let key = key(score) << 32 | u64::from(!passage.0);
+        if self.k <= HEAP {
+            return self.push_to_heap(key);
+        }
+        self.keys.push(key);
         if self.keys.len() == self.capacity {
             self.settle();
         }
     }
 
+    /// A heap of at most k keys, the least at its root.
+    fn push_to_heap(&mut self, key: u64) {
+        if self.keys.len() < self.k {
+            self.keys.push(key);
+            if self.keys.len() == self.k {
+                // Sorted is a heap.
+                self.keys.sort_unstable();
+                self.threshold = score(self.keys[0] >> 32);
+            }
+            return;
+        }
+        if self.keys.first().is_none_or(|&least| key < least) {
+            return;
+        }
+        let mut at = 0;
+        loop {
+            let mut child = 2 * at + 1;
+            if child >= self.k {
+                break;
+            }
+            if child + 1 < self.k && self.keys[child + 1] < self.keys[child] {
+                child += 1;
+            }
+            if self.keys[child] >= key {
+                break;
+            }
+            self.keys[at] = self.keys[child];
+            at = child;
+        }
+        self.keys[at] = key;
+        self.threshold = score(self.keys[0] >> 32);
+    }
+
     /// Raises the threshold to the k-th best score so far.
     pub fn settle(&mut self) {
-        if self.k == 0 || self.keys.len() < self.k {
+        if self.k <= HEAP || self.keys.len() < self.k {
             return;
         }
         self.keys
@@ -101,7 +146,7 @@ mod tests {
                 score: Score::new((i * i % 37) as f32 * 0.5 - 4.0).unwrap(),
             })
             .collect();
-        for k in [0, 1, 2, 10, 16, 999, 1000, 1001] {
+        for k in [0, 1, 2, 10, 16, 32, 33, 999, 1000, 1001] {
             let mut top = TopK::new(k);
             for hit in &all {
                 if hit.score.get() >= top.threshold() {

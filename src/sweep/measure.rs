@@ -16,7 +16,6 @@ use crate::experiment::{
     Experiment, ExperimentError, Represented, TrainedModel, read_json, write_json,
 };
 use crate::record;
-use crate::retrieve::generative::Generative;
 use crate::retrieve::{SearchError, run_of};
 use crate::types::{Hit, Query};
 
@@ -112,7 +111,7 @@ impl<'a> Measuring<'a> {
 
     fn generation_losses(&self, told: &mut Told<'_>) -> Result<Losses, SweepError> {
         let mut losses = Losses::default();
-        let cases = self.experiment.contrastive_cases()?;
+        let cases = self.experiment.contrastive_cases(&self.plan.spec)?;
         for (i, case) in cases.iter().enumerate() {
             let found = crate::decode::cgl::contrastive_losses(&self.trained.model, case, 512)
                 .map_err(ExperimentError::from)?;
@@ -170,7 +169,7 @@ impl<'a> Measuring<'a> {
             name: config.name.clone(),
             family: model.family().name().into(),
             retriever: retriever.name().into(),
-            objective: plan.spec.objective.task.name().into(),
+            objective: plan.spec.objective_name(),
             genret: crate::experiment::VERSION.into(),
             model: plan.id(),
             settings: config.decode_settings(),
@@ -200,41 +199,23 @@ impl<'a> Measuring<'a> {
         })
     }
 
-    fn generative<'b>(
-        &'b self,
-        decode: &'b DecodeOptions,
-    ) -> Generative<'b, crate::model::Model, crate::index::NgramIndex> {
-        let experiment = self.experiment;
-        Generative {
-            model: &self.trained.model,
-            index: experiment.index(),
-            tokenizer: &experiment.tokenizer,
-            template: experiment.template(),
-            decode,
-            ranking: &experiment.config.ranking,
-        }
-    }
-
-    /// Rankings by generated n-grams.
+    /// Rankings by generated n-grams or identifiers.
     fn decode(&self, options: &DecodeOptions, told: &mut Told<'_>) -> Result<Answers, SweepError> {
         let (experiment, beam) = (self.experiment, options.beam_width);
         let config = &experiment.config;
         let counts = self.trained.model.config().counts();
-        let retriever = self.generative(options);
+        let longest = experiment.max_new_tokens(&self.plan.spec);
         let mut answers = Answers::default();
         for split in &config.evaluate.splits {
             let queries: Vec<Query> = experiment.queries(split)?;
             let mut hits = vec![];
-            for batch in queries.chunks(retriever.window()) {
+            for batch in queries.chunks(4 * options.queries_per_batch()) {
                 let started = Instant::now();
-                let found = retriever
-                    .answer(batch, config.evaluate.depth)
-                    .map_err(ExperimentError::from)?;
+                let found = experiment.answer(self.trained, options, batch)?;
                 answers.secs += started.elapsed().as_secs_f64();
-                for answer in found {
-                    let prompt = answer.prompt_tokens;
-                    answers.flops += counts.decode(prompt, options.max_new_tokens, beam);
-                    hits.push(answer.hits);
+                for (of_query, prompt) in found {
+                    answers.flops += counts.decode(prompt, longest, beam);
+                    hits.push(of_query);
                 }
                 told(Event::Decoded(beam, hits.len(), queries.len()))?;
             }
@@ -282,13 +263,14 @@ impl<'a> Measuring<'a> {
     /// What the beam of `decode` loses against exhaustive search, if the configuration asks for it.
     fn search_error(&self, decode: &DecodeOptions) -> Result<Option<SearchError>, ExperimentError> {
         let config = &self.experiment.config;
-        if !config.evaluate.search_error || self.represented.is_some() {
+        let of_ngrams = self.represented.is_none() && self.plan.spec.docids.is_none();
+        if !config.evaluate.search_error || !of_ngrams {
             return Ok(None);
         }
         let mut queries = self.experiment.queries(&config.evaluate.splits[0])?;
         queries.truncate(config.evaluate.cgl_queries);
         let (beams, depth) = ([decode.beam_width], config.evaluate.depth);
-        let retriever = self.generative(decode);
+        let retriever = self.experiment.generative(self.trained, decode);
         let errors = retriever.search_error(&queries, &beams, depth, &mut |_| ())?;
         Ok(errors.into_iter().next())
     }

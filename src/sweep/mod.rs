@@ -16,6 +16,7 @@ use crate::config::{RetrieverKind, Task};
 use crate::model::Family;
 use crate::retrieve::SearchError;
 
+mod baseline;
 mod claim;
 mod error;
 mod export;
@@ -30,6 +31,7 @@ mod run;
 pub mod slurm;
 mod status;
 
+pub use baseline::{AgainstBm25, Baseline, baseline};
 pub use claim::{Beat, Claims, Doing, Owner, read_claims};
 pub use error::SweepError;
 pub use export::{csv, tensorboard};

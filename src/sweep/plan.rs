@@ -13,8 +13,9 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::SweepError;
-use crate::config::{Config, hash};
+use crate::config::{Config, Task, hash};
 use crate::decode::{DecodeOptions, batch_bytes};
+use crate::docid::Method;
 use crate::experiment::{Experiment, ExperimentError, ModelSpec, read_json, write_json};
 
 /// Everything a sweep will do.
@@ -65,14 +66,25 @@ pub fn plan(experiment: &Experiment) -> Result<Plan, ExperimentError> {
                 for seed in &config.sweep.seeds {
                     let options = config.model.with_size(size)?;
                     let seed = config.seed + seed;
-                    let spec = experiment.model_spec(&options, variant, fraction, seed)?;
-                    models.push(model_plan(experiment, size, spec, process)?);
+                    for method in methods(config, variant.1) {
+                        let spec =
+                            experiment.model_spec_of(&options, variant, method, fraction, seed)?;
+                        models.push(model_plan(experiment, size, spec, process)?);
+                    }
                 }
             }
         }
     }
     models.sort_by(|a, b| a.train_flops.total_cmp(&b.train_flops));
     Ok(Plan { models })
+}
+
+/// The methods of identifiers that a task is learned with: all of the configuration, or any where none are written.
+fn methods(config: &Config, task: Task) -> Vec<Method> {
+    match task {
+        Task::Docids => config.docid_methods(),
+        _ => vec![config.docids.method],
+    }
 }
 
 fn model_plan(
@@ -90,13 +102,16 @@ fn model_plan(
     let evaluate = &config.evaluate;
     let (cells, measure_flops, memory) = match &spec.representation {
         None => {
-            let (prompt, target) = experiment.typical_example()?;
-            let new = config.decode.max_new_tokens;
+            let (prompt, target) = experiment.typical_example(&spec)?;
+            let new = experiment.max_new_tokens(&spec);
             let cells = config.sweep.beams.iter().map(|&beam| CellPlan {
                 beam,
                 decode_flops: counts.decode(prompt, new, beam),
             });
-            let spans = (evaluate.cgl_negatives + 1) * evaluate.cgl_spans;
+            let spans = match &spec.docids {
+                Some(_) => evaluate.cgl_negatives + 1,
+                None => (evaluate.cgl_negatives + 1) * evaluate.cgl_spans,
+            };
             let measure = evaluate.cgl_queries as f64 * counts.decode(prompt, target, spans);
             let memory = memory(experiment, &spec, (prompt, target));
             (cells.collect(), measure, memory)

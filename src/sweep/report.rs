@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::baseline::{self, AgainstBm25, Baseline};
 use super::{CellRow, SweepError};
 use crate::atomic_file;
 use crate::config::{Config, RetrieverKind};
@@ -38,6 +39,8 @@ pub struct SweepReport {
     pub written: Vec<Written>,
     /// How the measures of each series compare.
     pub comparisons: Vec<(String, Comparison)>,
+    /// Every model against BM25, where that was measured.
+    pub against_bm25: Vec<AgainstBm25>,
     /// Pictures of several measures or series together, as PNG; each has an SVG beside it.
     pub pictures: Vec<PathBuf>,
     /// The Markdown that leads to all of it.
@@ -86,14 +89,18 @@ struct Summary<'a> {
     name: &'a str,
     rows: usize,
     comparisons: &'a [(String, Comparison)],
+    bm25: Option<&'a Baseline>,
+    against_bm25: &'a [AgainstBm25],
     reports: Vec<&'a Path>,
 }
 
-/// The series of a row: family, and retriever and objective of sparse and dense models.
+/// The series of a row: family, with what a model of n-grams is not: another objective, another retriever.
 pub(super) fn series_of(row: &CellRow) -> String {
-    match row.retriever == RetrieverKind::Generative.name() {
-        true => row.family.clone(),
-        false => format!("{}-{}-{}", row.family, row.retriever, row.objective),
+    let generative = row.retriever == RetrieverKind::Generative.name();
+    match (generative, &row.objective[..]) {
+        (true, "ngrams") => row.family.clone(),
+        (true, objective) => format!("{}-{objective}", row.family),
+        (false, objective) => format!("{}-{}-{objective}", row.family, row.retriever),
     }
 }
 
@@ -158,18 +165,26 @@ pub fn report(
         }
         comparisons.push((series, comparison(config, &own, &options)?));
     }
+    let bm25 = baseline::open(config)?;
     let pictures = match output {
         Output::Laws => vec![],
-        Output::All => joint_pictures(&written, &comparisons, rows, config, &root)?,
+        Output::All => {
+            let bm25 = bm25.as_ref();
+            joint_pictures(&written, &comparisons, rows, bm25, config, &root)?
+        }
     };
     let summary = root.join("sweep.md");
     let made = SweepReport {
         written,
         comparisons,
+        against_bm25: match &bm25 {
+            Some(bm25) => baseline::against(rows, bm25, config),
+            None => vec![],
+        },
         pictures,
         summary,
     };
-    write_summary(config, rows, &made, &root)?;
+    write_summary(config, rows, &made, bm25.as_ref(), &root)?;
     Ok(made)
 }
 
@@ -266,6 +281,7 @@ fn joint_pictures(
     written: &[Written],
     comparisons: &[(String, Comparison)],
     rows: &[CellRow],
+    bm25: Option<&Baseline>,
     config: &Config,
     root: &Path,
 ) -> Result<Vec<PathBuf>, SweepError> {
@@ -284,6 +300,8 @@ fn joint_pictures(
     }
     let several = comparisons.len() > 1;
     if several {
+        let quality = quality_chart(rows, bm25, config);
+        charts.push(("families-quality-size".into(), quality));
         for loss in &LOSSES {
             let of_loss: Vec<(&str, &Report)> = (written.iter())
                 .filter(|w| w.folder.ends_with(loss.folder))
@@ -342,6 +360,39 @@ fn measures_chart(rows: &[CellRow], config: &Config) -> Option<crate::plot::Char
     ))
 }
 
+/// The quality of all series at the widest beam, on all of the data, against model size.
+fn quality_chart(rows: &[CellRow], bm25: Option<&Baseline>, config: &Config) -> crate::plot::Chart {
+    let (split, measure) = quality(config);
+    let mut series: Vec<String> = rows.iter().map(series_of).collect();
+    series.sort();
+    series.dedup();
+    let models = models(rows);
+    let pairs = models.iter().map(|m| m.pairs).max();
+    let line = |series: String| {
+        let own = models
+            .iter()
+            .filter(|m| series_of(m) == series && Some(m.pairs) == pairs);
+        let mut points: Vec<(f64, f64)> = own
+            .filter_map(|m| {
+                let value = *m.measures.get(split)?.get(measure)?;
+                Some((m.params_non_embedding as f64, value))
+            })
+            .collect();
+        points.sort_by(|a, b| a.0.total_cmp(&b.0));
+        Line {
+            label: series,
+            points,
+            law: vec![],
+        }
+    };
+    let lines: Vec<Line> = series.into_iter().map(line).collect();
+    let title = format!("{measure} ({split}) against model size");
+    let mut chart = together::measures(&title, "non-embedding parameters", &lines);
+    let value = bm25.and_then(|b| b.measures.get(split)?.get(measure));
+    chart.reference = value.map(|&value| (value, "BM25".to_string()));
+    chart
+}
+
 /// The saturating law through points, if they determine it.
 fn saturating_curve(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let rows: Vec<Observation> = (points.iter())
@@ -365,25 +416,37 @@ fn write_summary(
     config: &Config,
     rows: &[CellRow],
     made: &SweepReport,
+    bm25: Option<&Baseline>,
     root: &Path,
 ) -> Result<(), SweepError> {
     let put = |path: &Path, text: &str| {
         atomic_file::write(path, |file| file.write_all(text.as_bytes()))
             .map_err(SweepError::io(path))
     };
-    put(&made.summary, &markdown(config, rows, made, root))?;
+    put(&made.summary, &markdown(config, rows, made, bm25, root))?;
     let summary = Summary {
         name: &config.name,
         rows: rows.len(),
         comparisons: &made.comparisons,
+        bm25,
+        against_bm25: &made.against_bm25,
         reports: made.written.iter().map(|w| w.folder.as_path()).collect(),
     };
     let json = serde_json::to_string_pretty(&summary).expect("numbers and strings serialise");
     put(&root.join("sweep.json"), &(json + "\n"))
 }
 
-fn markdown(config: &Config, rows: &[CellRow], made: &SweepReport, root: &Path) -> String {
+fn markdown(
+    config: &Config,
+    rows: &[CellRow],
+    made: &SweepReport,
+    bm25: Option<&Baseline>,
+    root: &Path,
+) -> String {
     let mut out = format!("# {}\n\n{} cells.\n", config.name, rows.len());
+    if let Some(bm25) = bm25 {
+        out.push_str(&table_against(made, bm25, config));
+    }
     for (series, comparison) in &made.comparisons {
         let heading = match series.is_empty() {
             true => "Which measure extrapolates best".to_string(),
@@ -452,6 +515,35 @@ fn markdown(config: &Config, rows: &[CellRow], made: &SweepReport, root: &Path) 
             let name = relative(picture);
             let _ = writeln!(out, "![{}]({name})\n", name.trim_end_matches(".png"));
         }
+    }
+    out
+}
+
+/// BM25 and what is better or worse than it.
+fn table_against(made: &SweepReport, bm25: &Baseline, config: &Config) -> String {
+    let (split, measure) = quality(config);
+    let value = bm25.measures.get(split).and_then(|m| m.get(measure));
+    let mut out = format!(
+        "\n## Against BM25\n\nBM25 (k1 0.9, b 0.4, English stemmer and stop words) has {measure} {:.4} on the same queries of \
+         `{split}`. Differences with their 95 % bootstrap interval; p by the paired randomisation test, two-sided, after \
+         Holm over all rows.\n\n| series | size | pairs | training FLOPs | {measure} | difference | p (Holm) |\n|---|---|--:|--:|--:|--:|--:|\n",
+        value.copied().unwrap_or(f64::NAN),
+    );
+    for a in &made.against_bm25 {
+        let c = &a.comparison;
+        let _ = writeln!(
+            out,
+            "| {} | {} | {} | {:.2e} | {:.4} | {:+.4} [{:+.4}, {:+.4}] | {:.2e} |",
+            a.series,
+            a.size,
+            a.pairs,
+            a.train_flops,
+            a.quality,
+            c.difference,
+            c.interval.0,
+            c.interval.1,
+            a.p_holm,
+        );
     }
     out
 }

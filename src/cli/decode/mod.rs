@@ -14,11 +14,12 @@ use crate::experiment::OpenedModel;
 use crate::index::{LiveIndex, PassageSet};
 use crate::machine;
 use crate::model::{self, Model};
-use crate::retrieve::generative::Generative;
+use crate::retrieve::generative::{Answer, Generative};
 use crate::retrieve::ranking::RankingOptions;
 use crate::tokenizer::Tokenizer;
-use crate::types::{Query, QueryId};
+use crate::types::{DocId, Query, QueryId};
 
+pub(super) mod docids;
 mod evidence;
 mod oracle;
 mod partial;
@@ -38,6 +39,9 @@ pub struct DecodeArgs {
     /// An index written by `genret index build`: a file, or the folder of a live index.
     #[arg(long)]
     index: Option<PathBuf>,
+    /// The identifiers that the model has learned, in place of an index: a file written by `genret docid build`.
+    #[arg(long, value_name = "FILE")]
+    docids: Option<PathBuf>,
     /// The queries: BEIR queries.jsonl or `id<TAB>text` lines.
     #[arg(long, conflicts_with_all = ["text", "stream"])]
     queries: Option<PathBuf>,
@@ -95,9 +99,9 @@ pub struct DecodeArgs {
     /// Print the comparison of --oracle as JSON.
     #[arg(long, requires = "oracle")]
     json: bool,
-    /// Name of the system in the run file.
-    #[arg(long, default_value = "genret-ngram")]
-    tag: String,
+    /// Name of the system in the run file [default: genret-ngram, or genret-docid].
+    #[arg(long)]
+    tag: Option<String>,
     /// With --task queries: the passages, a BEIR folder or MS MARCO table.
     #[arg(long)]
     corpus: Option<PathBuf>,
@@ -142,6 +146,17 @@ enum Method {
     Beam,
 }
 
+impl DecodeArgs {
+    /// Name of the system in the run file.
+    fn tag(&self) -> &str {
+        let usual = match self.docids {
+            Some(_) => "genret-docid",
+            None => "genret-ngram",
+        };
+        self.tag.as_deref().unwrap_or(usual)
+    }
+}
+
 /// Everything that answers queries.
 struct Session {
     model: OpenedModel,
@@ -160,6 +175,9 @@ pub(super) fn run(args: &DecodeArgs, shared: &Shared) -> Result<()> {
     }
     if args.k == 0 {
         bail!("--k 0: ask for at least one passage");
+    }
+    if let Some(path) = &args.docids {
+        return docids::run(path, args, shared);
     }
     let reads = [args.queries.is_some(), args.text.is_some(), args.stream];
     if !reads.contains(&true) {
@@ -190,7 +208,7 @@ pub(super) fn run(args: &DecodeArgs, shared: &Shared) -> Result<()> {
     let queries = data::load_queries(path)?;
     let session = Session::open(args, options, shared)?;
     if let Some(out) = &args.out {
-        run_file::write(&session, &queries, out, args, shared)?;
+        write_run(&session, &queries, out, args, shared)?;
     }
     if args.oracle {
         oracle::report(&session, &queries, args)?;
@@ -238,11 +256,16 @@ impl Session {
             index = index.restricted_to(&PassageSet::read(path, &index)?);
         }
         let model = OpenedModel::open(&args.model, &device)?;
-        if model.objective.task != Task::Ngrams {
-            bail!(
+        match model.objective.task {
+            Task::Docids => bail!(
+                "{}: the model was trained to write identifiers; use it with --docids in place of --index",
+                args.model.display()
+            ),
+            Task::Queries => bail!(
                 "{}: the model was trained to write queries; use it with --task queries",
                 args.model.display()
-            );
+            ),
+            _ => {}
         }
         let tokenizer = model.tokenizer()?;
         index.check_tokenizer(tokenizer.fingerprint())?;
@@ -265,6 +288,38 @@ impl Session {
             ranking: &self.ranking,
         }
     }
+}
+
+/// The run file of n-grams, with their evidence.
+fn write_run(
+    session: &Session,
+    queries: &[Query],
+    out: &Path,
+    args: &DecodeArgs,
+    shared: &Shared,
+) -> Result<()> {
+    let (index, retriever) = (&session.index, session.retriever());
+    let origin = run_file::Origin {
+        model: &session.model.identity,
+        corpus: index.fingerprint(),
+        options: &session.options,
+        window: retriever.window(),
+    };
+    run_file::write(&origin, queries, out, args, shared, &mut |window| {
+        let answers = retriever.answer(window, args.k)?;
+        let ranking = |answer: &Answer| run_file::Ranking {
+            docs: answer
+                .hits
+                .iter()
+                .map(|hit| (DocId::from(index.doc_id(hit.passage)), hit.score.get()))
+                .collect(),
+            hits: match args.explain {
+                Some(_) => evidence::hits(answer, index, &session.tokenizer, true),
+                None => vec![],
+            },
+        };
+        Ok(answers.iter().map(ranking).collect())
+    })
 }
 
 /// How queries are drawn; `None` for the likeliest.

@@ -4,10 +4,10 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::Result;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::DecodeArgs;
 use super::partial::Partial;
-use super::{DecodeArgs, Session, evidence};
 use crate::cli::progress::Progress;
 use crate::cli::shared::Shared;
 use crate::config::hash;
@@ -15,44 +15,56 @@ use crate::data::trec::Run;
 use crate::decode::DecodeOptions;
 use crate::types::{DocId, Query};
 
+/// The ranking of one query, best first, and what led to it where that was asked for.
+pub(super) struct Ranking {
+    pub(super) docs: Vec<(DocId, f32)>,
+    pub(super) hits: Vec<Value>,
+}
+
+/// What decides a run besides the flags of the command.
+pub(super) struct Origin<'a> {
+    pub(super) model: &'a str,
+    /// Of the index or the identifiers.
+    pub(super) corpus: u64,
+    pub(super) options: &'a DecodeOptions,
+    /// Queries that are answered at a time.
+    pub(super) window: usize,
+}
+
+/// Answers `queries` window by window into the run file `out` and the evidence beside it.
 pub(super) fn write(
-    session: &Session,
+    origin: &Origin<'_>,
     queries: &[Query],
     out: &Path,
     args: &DecodeArgs,
     shared: &Shared,
+    answer: &mut dyn FnMut(&[Query]) -> Result<Vec<Ranking>>,
 ) -> Result<()> {
-    let (index, retriever) = (&session.index, session.retriever());
     let texts: Vec<(&str, &str)> = queries
         .iter()
         .map(|q| (q.id.as_str(), &q.text[..]))
         .collect();
     let options = DecodeOptions {
         memory_gib: None,
-        ..session.options.clone()
+        ..origin.options.clone()
     };
     let identity = hash(&(
-        &session.model.identity,
-        index.fingerprint(),
+        origin.model,
+        origin.corpus,
         texts,
-        (options, args.k, &args.tag, &args.explain, &shared.device),
+        (options, args.k, args.tag(), &args.explain, &shared.device),
     ));
     let mut paths = vec![out];
     paths.extend(args.explain.as_deref());
     let mut partial = Partial::open(&paths, identity, "queries")?;
     let mut progress = Progress::new("decoding", queries.len() as u64);
-    for window in queries[partial.done()..].chunks(retriever.window()) {
-        let answers = retriever.answer(window, args.k)?;
-        let mut run = Run::new(&args.tag);
+    for window in queries[partial.done()..].chunks(origin.window) {
+        let mut run = Run::new(args.tag());
         let mut lines = vec![];
-        for (query, answer) in window.iter().zip(&answers) {
-            let docs = answer
-                .hits
-                .iter()
-                .map(|hit| (DocId::from(index.doc_id(hit.passage)), hit.score.get()));
-            run.push(query.id.clone(), docs)?;
+        for (query, ranking) in window.iter().zip(answer(window)?) {
+            run.push(query.id.clone(), ranking.docs)?;
             if args.explain.is_some() {
-                let hits = evidence::hits(answer, index, &session.tokenizer, true);
+                let hits = ranking.hits;
                 let line = json!({ "query": query.id, "text": query.text, "hits": hits });
                 writeln!(lines, "{line}")?;
             }

@@ -59,6 +59,8 @@ pub(super) fn sweep(path: &Path, args: &RunArgs, shared: &Shared) -> Result<()> 
             }
         };
     }
+    eprintln!("ranking by BM25");
+    sweep::baseline(&experiment)?;
     // A copy, so that the original may be edited while others work by it.
     let copy = config.out.join("config.toml");
     fs::copy(path, &copy).with_context(|| format!("copying {}", path.display()))?;

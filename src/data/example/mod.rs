@@ -135,6 +135,8 @@ pub enum View {
     Ngram,
     /// The passage's title.
     Title,
+    /// The passage's identifier.
+    Docid,
 }
 
 /// Prompts by view. `{query}` stands for the query, `{passage}` for title and text of the passage whose query is
@@ -148,12 +150,30 @@ pub struct Template {
     pub title: String,
     /// Prompt of a passage for which queries are written.
     pub query: String,
+    /// Prompt of [`View::Docid`].
+    #[serde(skip_serializing_if = "is_docid")]
+    pub docid: String,
+    /// Prompt of a passage whose own identifier is written.
+    #[serde(skip_serializing_if = "is_own_docid")]
+    pub own_docid: String,
     /// Tokens of the passage that this prompt holds, at most.
     pub passage_tokens: usize,
     /// Put the tokenizer's begin token first, where it has one.
     pub bos: bool,
     /// Put the tokenizer's end token last, where it has one (encoder-decoders expect it).
     pub eos: bool,
+}
+
+const DOCID: &str = "{query} => docid:";
+const OWN_DOCID: &str = "{passage} => docid:";
+
+// What nobody changed is not written: records of before it was there stay as they are.
+fn is_docid(template: &str) -> bool {
+    template == DOCID
+}
+
+fn is_own_docid(template: &str) -> bool {
+    template == OWN_DOCID
 }
 
 /// Stands for the query in a prompt.
@@ -167,6 +187,8 @@ impl Default for Template {
             ngram: "{query} => span:".to_owned(),
             title: "{query} => title:".to_owned(),
             query: "{passage} => query:".to_owned(),
+            docid: DOCID.to_owned(),
+            own_docid: OWN_DOCID.to_owned(),
             passage_tokens: 128,
             bos: true,
             eos: false,
@@ -184,6 +206,8 @@ impl Template {
             ("ngram", &self.ngram, QUERY),
             ("title", &self.title, QUERY),
             ("query", &self.query, PASSAGE),
+            ("docid", &self.docid, QUERY),
+            ("own_docid", &self.own_docid, PASSAGE),
         ] {
             if template.matches(place).count() != 1 {
                 return Err(ExampleError::Template {
@@ -213,7 +237,28 @@ impl Template {
         tokenizer: &Tokenizer,
         passage: &PassageTokens,
     ) -> Result<Vec<TokenId>, TokenizerError> {
-        let (before, after) = self.query.split_once(PASSAGE).unwrap_or((&self.query, ""));
+        self.prompt_of_passage(&self.query, tokenizer, passage)
+    }
+
+    /// As [`passage_prompt`](Self::passage_prompt), for the passage's own identifier.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Encode`].
+    pub fn own_docid_prompt(
+        &self,
+        tokenizer: &Tokenizer,
+        passage: &PassageTokens,
+    ) -> Result<Vec<TokenId>, TokenizerError> {
+        self.prompt_of_passage(&self.own_docid, tokenizer, passage)
+    }
+
+    fn prompt_of_passage(
+        &self,
+        template: &str,
+        tokenizer: &Tokenizer,
+        passage: &PassageTokens,
+    ) -> Result<Vec<TokenId>, TokenizerError> {
+        let (before, after) = template.split_once(PASSAGE).unwrap_or((template, ""));
         let read = passage.title.iter().chain(&passage.body).copied();
         let mut prompt: Vec<TokenId> = tokenizer.bos().filter(|_| self.bos).into_iter().collect();
         prompt.extend(tokenizer.encode(before)?);
@@ -236,6 +281,7 @@ impl Template {
         let template = match view {
             View::Ngram => &self.ngram,
             View::Title => &self.title,
+            View::Docid => &self.docid,
         };
         let text = tokenizer.encode(&template.replacen(QUERY, query, 1))?;
         let bos = tokenizer.bos().filter(|_| self.bos);
@@ -350,6 +396,32 @@ impl<'a> ExampleMaker<'a> {
             prompt,
             target: tokens.title.clone(),
         }))
+    }
+
+    /// The example that has the identifier `id` written for a query.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Encode`].
+    pub fn docid(&self, query: &str, id: &[TokenId]) -> Result<Example, ExampleError> {
+        Ok(Example {
+            prompt: self.template.prompt(self.tokenizer, View::Docid, query)?,
+            target: id.to_vec(),
+        })
+    }
+
+    /// The example that has the identifier `id` written for its own passage.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Encode`].
+    pub fn own_docid(
+        &self,
+        tokens: &PassageTokens,
+        id: &[TokenId],
+    ) -> Result<Example, ExampleError> {
+        Ok(Example {
+            prompt: self.template.own_docid_prompt(self.tokenizer, tokens)?,
+            target: id.to_vec(),
+        })
     }
 
     /// The example that has `query` written for a passage; the end token is its last target.

@@ -4,7 +4,7 @@
 //! the fused operations come from `genret-kernels`. Shape legend: b batch, t sequence, n = b * t,
 //! d model width, v vocabulary.
 
-use burn::module::Module;
+use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor};
 use genret_kernels::{self as kernels, AttentionShape, BeamCache, CacheShape, Rotary};
 
@@ -136,6 +136,14 @@ impl Llama {
     /// The shape of the model.
     pub fn config(&self) -> &LlamaConfig {
         &self.config
+    }
+
+    /// The matrices with a row per token: the embedding, and the head where it is another.
+    pub(super) fn vocabulary_weights(
+        &mut self,
+    ) -> (&mut Param<Tensor<2>>, Option<&mut Param<Tensor<2>>>) {
+        let head = self.lm_head.as_mut().map(|head| &mut head.weight);
+        (&mut self.model.embed_tokens.weight, head)
     }
 
     pub(super) fn with_vocab_size(mut self, vocab_size: usize, seed: u64) -> Self {

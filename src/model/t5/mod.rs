@@ -9,7 +9,7 @@
 //! Activations are kept flat, `[batch * seq, width]`; the fused operations come from
 //! `genret-kernels`. Shape legend: n rows of a batch, d model width, h heads, r distances.
 
-use burn::module::Module;
+use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 use genret_kernels::{self as kernels, BeamCache, CacheShape, CrossShape, RelativeShape};
 
@@ -39,6 +39,14 @@ impl T5 {
     /// The shape of the model.
     pub fn config(&self) -> &T5Config {
         &self.config
+    }
+
+    /// The matrices with a row per token: the embedding, and the head where it is another.
+    pub(super) fn vocabulary_weights(
+        &mut self,
+    ) -> (&mut Param<Tensor<2>>, Option<&mut Param<Tensor<2>>>) {
+        let head = self.lm_head.as_mut().map(|head| &mut head.weight);
+        (&mut self.shared.weight, head)
     }
 
     pub(super) fn with_vocab_size(mut self, vocab_size: usize, seed: u64) -> Self {

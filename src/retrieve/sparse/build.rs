@@ -3,13 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use super::file::{FORMAT, Header, Kind};
-use super::{Posting, Precision, SparseIndex, SparseOptions, VectorError, check};
+use super::{Precision, SparseIndex, SparseOptions, VectorError, Weight, check};
 use crate::atomic_file;
 use crate::section_file::{self, Bytes, IdList, Section, as_bytes};
 use crate::types::SparseVector;
-
-/// A term has an entry for every block if it occurs in at least this share of them.
-const DENSE_SHARE: usize = 4;
 
 /// Takes the vectors of the passages one by one; see the [module](super).
 pub struct SparseBuilder {
@@ -29,10 +26,10 @@ impl SparseBuilder {
     /// [`VectorError::Option`], [`VectorError::TooLarge`].
     pub fn new(num_terms: usize, options: SparseOptions) -> Result<Self, VectorError> {
         let block = options.block_passages;
-        if !block.is_power_of_two() || !(8..=256).contains(&block) {
+        if !block.is_power_of_two() || !(8..=1024).contains(&block) {
             return Err(VectorError::Option {
                 name: "block_passages",
-                range: "a power of two from 8 to 256",
+                range: "a power of two from 8 to 1024",
                 found: block.to_string(),
             });
         }
@@ -106,17 +103,16 @@ impl SparseBuilder {
         write: impl FnOnce(&Header, &[Section<'_>]) -> Result<(), VectorError>,
     ) -> Result<(), VectorError> {
         match self.options.precision {
-            Precision::Bytes => self.build_as::<u16>(write),
-            Precision::Floats => self.build_as::<u64>(write),
+            Precision::Bytes => self.build_as::<u8>(write),
+            Precision::Floats => self.build_as::<f32>(write),
         }
     }
 
-    fn build_as<P: Posting>(
+    fn build_as<W: Weight>(
         self,
         write: impl FnOnce(&Header, &[Section<'_>]) -> Result<(), VectorError>,
     ) -> Result<(), VectorError> {
-        let mut lists = self.invert::<P>();
-        let ends = std::mem::take(&mut lists.entry_ends);
+        let lists = self.invert::<W>();
         let of = |kind: Kind, bytes| Section {
             kind: kind as u16,
             field: 0,
@@ -127,11 +123,10 @@ impl SparseBuilder {
             of(Kind::Maxima, as_bytes(&lists.largest)),
             of(Kind::FirstPosting, as_bytes(&lists.first_posting)),
             of(Kind::FirstEntry, as_bytes(&lists.first_entry)),
-            of(Kind::FirstBlock, as_bytes(&lists.first_block)),
             of(Kind::EntryMax, as_bytes(&lists.entry_max)),
-            of(Kind::EntryEnd, as_bytes(&ends)),
-            of(Kind::EntryBlock, as_bytes(&lists.entry_blocks)),
-            of(Kind::Postings, as_bytes(&lists.postings)),
+            of(Kind::EntryEnd, as_bytes(&lists.entry_ends)),
+            of(Kind::Passages, as_bytes(&lists.passages)),
+            of(Kind::Weights, as_bytes(&lists.weights)),
             of(Kind::IdEnds, as_bytes(&self.ids.ends)),
             of(Kind::IdBytes, &self.ids.bytes),
         ];
@@ -159,178 +154,100 @@ impl SparseBuilder {
             .map(|(start, &end)| (&self.terms[start..end], &self.weights[start..end]))
     }
 
-    fn invert<P: Posting>(&self) -> Inverted<P> {
+    fn invert<W: Weight>(&self) -> Inverted<W> {
         let block = self.options.block_passages;
         let num_blocks = self.ends.len().div_ceil(block);
-        let mut lists = vec![List::default(); self.num_terms];
-        for (passage, (terms, weights)) in self.vectors().enumerate() {
-            let number = (passage / block) as u32;
-            for (&term, &weight) in terms.iter().zip(weights) {
-                lists[term as usize].count(number, weight);
-            }
+        let mut postings = vec![0u64; self.num_terms];
+        let mut largest = vec![0.0f32; self.num_terms];
+        for (&term, &weight) in self.terms.iter().zip(&self.weights) {
+            let largest = &mut largest[term as usize];
+            *largest = largest.max(weight);
+            postings[term as usize] += 1;
         }
-        let scales: Vec<f32> = lists
-            .iter()
-            .map(|list| match self.options.precision {
-                Precision::Bytes => list.largest / 255.0,
-                Precision::Floats => 1.0,
-            })
-            .collect();
-        let largest = lists
-            .iter()
-            .map(|list| match self.options.precision {
-                Precision::Bytes if list.postings > 0 => 255.0,
-                _ => list.largest,
-            })
-            .collect();
-        let (mut first_posting, mut first_entry, mut first_block) = (vec![0], vec![0], vec![0]);
-        let (mut postings, mut entries, mut blocks) = (0, 0, 0);
-        for list in &mut lists {
-            (list.posting, list.entry, list.block) = (postings, entries, blocks);
-            list.dense = num_blocks > 0 && list.entries * DENSE_SHARE >= num_blocks;
-            postings += list.postings;
-            if list.dense {
-                entries += num_blocks;
-            } else {
-                entries += list.entries;
-                blocks += list.entries;
+        let (mut first_posting, mut first_entry) = (vec![0], vec![0]);
+        let (mut posting, mut entry) = (0, 0);
+        for &count in &postings {
+            posting += count;
+            // The entries of a term take no more room than its postings.
+            if count > 0 && count as usize >= num_blocks {
+                entry += num_blocks as u64;
             }
-            list.last = NONE;
-            list.written = 0;
-            first_posting.push(postings as u64);
-            first_entry.push(entries as u64);
-            first_block.push(blocks as u64);
+            first_posting.push(posting);
+            first_entry.push(entry);
         }
-        let mut inverted = Inverted {
-            scales,
-            largest,
+        let scale = |&largest: &f32| match self.options.precision {
+            Precision::Bytes => largest / 255.0,
+            Precision::Floats => 1.0,
+        };
+        let mut lists = Inverted {
+            scales: largest.iter().map(scale).collect(),
+            largest: vec![0.0; self.num_terms],
+            entry_max: vec![W::new(0.0); entry as usize],
+            entry_ends: vec![0; entry as usize],
+            passages: vec![0; posting as usize],
+            weights: vec![W::new(0.0); posting as usize],
             first_posting,
             first_entry,
-            first_block,
-            entry_max: vec![P::new(0, 0.0).weight(); entries],
-            entry_ends: vec![0; entries],
-            entry_blocks: vec![0; blocks],
-            postings: vec![P::new(0, 0.0); postings],
             mean_error: 0.0,
             largest_error: 0.0,
         };
+        // From now on the number of postings written.
+        let mut written = postings;
+        written.fill(0);
         let (mut sum, mut error_sum, mut largest_error) = (0.0, 0.0, 0.0f64);
         for (passage, (terms, weights)) in self.vectors().enumerate() {
-            let (number, place) = (passage / block, (passage % block) as u8);
             for (&term, &weight) in terms.iter().zip(weights) {
-                let list = &mut lists[term as usize];
-                let scale = inverted.scales[term as usize];
+                let term = term as usize;
+                let scale = lists.scales[term];
                 let steps = match self.options.precision {
                     // A weight stays above zero, so that its passage is still found.
                     Precision::Bytes => (weight / scale).round().clamp(1.0, 255.0),
                     Precision::Floats => weight,
                 };
-                let posting = P::new(place, steps);
-                list.put(number as u32, posting, &mut inverted);
+                let at = (lists.first_posting[term] + written[term]) as usize;
+                lists.passages[at] = passage as u32;
+                lists.weights[at] = W::new(steps);
+                lists.largest[term] = lists.largest[term].max(steps);
+                written[term] += 1;
+                if lists.first_entry[term] < lists.first_entry[term + 1] {
+                    let entry = lists.first_entry[term] as usize + passage / block;
+                    lists.entry_ends[entry] = written[term] as u32;
+                    if lists.entry_max[entry] < W::new(steps) {
+                        lists.entry_max[entry] = W::new(steps);
+                    }
+                }
                 let error = (f64::from(steps * scale) - f64::from(weight)).abs();
                 sum += f64::from(weight);
                 error_sum += error;
-                largest_error = largest_error.max(error / f64::from(list.largest));
+                largest_error = largest_error.max(error / f64::from(largest[term]));
             }
         }
-        for list in lists.iter().filter(|list| list.dense) {
-            // Blocks without the term end where the one before ends.
+        for entries in lists.entry_ends.chunks_mut(num_blocks.max(1)) {
+            // A block without the term ends where the one before ends.
             let mut end = 0;
-            for slot in &mut inverted.entry_ends[list.entry..list.entry + num_blocks] {
-                end = end.max(*slot);
-                *slot = end;
+            for entry in entries {
+                end = end.max(*entry);
+                *entry = end;
             }
         }
         if sum > 0.0 {
-            inverted.mean_error = (error_sum / sum) as f32;
+            lists.mean_error = (error_sum / sum) as f32;
         }
-        inverted.largest_error = largest_error as f32;
-        inverted
-    }
-}
-
-/// No block yet.
-const NONE: u32 = u32::MAX;
-
-/// How far the list of a term is.
-#[derive(Clone)]
-struct List {
-    postings: usize,
-    entries: usize,
-    largest: f32,
-    /// The last block that had the term.
-    last: u32,
-    dense: bool,
-    /// Where the list begins.
-    posting: usize,
-    entry: usize,
-    block: usize,
-    /// Postings so far.
-    written: usize,
-}
-
-impl Default for List {
-    fn default() -> Self {
-        Self {
-            postings: 0,
-            entries: 0,
-            largest: 0.0,
-            last: NONE,
-            dense: false,
-            posting: 0,
-            entry: 0,
-            block: 0,
-            written: 0,
-        }
-    }
-}
-
-impl List {
-    fn count(&mut self, block: u32, weight: f32) {
-        self.postings += 1;
-        self.entries += usize::from(self.last != block);
-        self.last = block;
-        self.largest = self.largest.max(weight);
-    }
-
-    fn put<P: Posting>(&mut self, block: u32, posting: P, out: &mut Inverted<P>) {
-        out.postings[self.posting + self.written] = posting;
-        self.written += 1;
-        if self.dense {
-            self.last = block;
-        } else if self.last != block {
-            // `entry` and `block` stand at the current entry, one before the next.
-            if self.last != NONE {
-                self.entry += 1;
-                self.block += 1;
-            }
-            self.last = block;
-            out.entry_blocks[self.block] = block;
-        }
-        let entry = if self.dense {
-            self.entry + block as usize
-        } else {
-            self.entry
-        };
-        out.entry_ends[entry] = self.written as u32;
-        let max = &mut out.entry_max[entry];
-        if posting.weight().into() > (*max).into() {
-            *max = posting.weight();
-        }
+        lists.largest_error = largest_error as f32;
+        lists
     }
 }
 
 /// The sections of the file.
-struct Inverted<P: Posting> {
+struct Inverted<W: Weight> {
     scales: Vec<f32>,
     largest: Vec<f32>,
     first_posting: Vec<u64>,
     first_entry: Vec<u64>,
-    first_block: Vec<u64>,
-    entry_max: Vec<P::Max>,
+    entry_max: Vec<W>,
     entry_ends: Vec<u32>,
-    entry_blocks: Vec<u32>,
-    postings: Vec<P>,
+    passages: Vec<u32>,
+    weights: Vec<W>,
     mean_error: f32,
     largest_error: f32,
 }

@@ -10,13 +10,12 @@
 //!    1  scale of each term: weight / kept steps                     f32, terms
 //!    2  largest weight of each term, in steps                       f32, terms
 //!    3  first posting of each term                                  u64, terms + 1
-//!    4  first block entry of each term                              u64, terms + 1
-//!    5  first item of section 8 of each term; none: an entry for    u64, terms + 1
-//!       every block
-//!    6  block entries: largest weight, in steps                     u8 or f32
-//!    7  block entries: end of the postings, from the term's first   u32
-//!    8  block entries: the block                                    u32
-//!    9  postings: place in the block, steps                         u8 and u8, or u32 and f32
+//!    4  first block entry of each term: one for every block if it   u64, terms + 1
+//!       occurs often, else none
+//!    5  block entries: largest weight, in steps                     u8 or f32
+//!    6  block entries: end of the postings, from the term's first   u32
+//!    7  postings: the passage, rising in every term                 u32
+//!    8  postings: the weight, in steps                              u8 or f32
 //!   10  ends of the passages' external ids in section 11            u64, passages
 //!   11  external ids, UTF-8, one after the other                    bytes
 //! 32..  what the maker of the index adds, such as the words of its terms
@@ -26,7 +25,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::{Posting, Precision, VectorError};
+use super::{Precision, VectorError, Weight};
 use crate::section_file::{Bytes, Format, Ids, OWN_BYTES, Plain, SectionFile, View};
 use crate::types::PassageIdx;
 
@@ -42,11 +41,10 @@ pub(super) enum Kind {
     Maxima = 2,
     FirstPosting = 3,
     FirstEntry = 4,
-    FirstBlock = 5,
-    EntryMax = 6,
-    EntryEnd = 7,
-    EntryBlock = 8,
-    Postings = 9,
+    EntryMax = 5,
+    EntryEnd = 6,
+    Passages = 7,
+    Weights = 8,
     IdEnds = 10,
     IdBytes = 11,
 }
@@ -57,11 +55,11 @@ const PARTS: [&str; 11] = [
     "term maxima",
     "term postings",
     "term entries",
-    "term blocks",
     "block maxima",
     "block ends",
-    "block numbers",
-    "postings",
+    "passages",
+    "weights",
+    "",
     "id ends",
     "ids",
 ];
@@ -114,21 +112,30 @@ impl Header {
             largest_error: f32::from_bits(number(5)),
         };
         let block = header.block_passages;
-        (block.is_power_of_two() && (8..=256).contains(&block)).then_some(header)
+        (block.is_power_of_two() && (8..=1024).contains(&block)).then_some(header)
     }
 }
 
-/// Postings with block maxima, in either precision.
+/// Weights in either precision.
 #[derive(Clone)]
-pub(super) enum Lists {
-    Bytes(ListsOf<u16>),
-    Floats(ListsOf<u64>),
+pub(super) enum Weights {
+    Bytes(WeightsOf<u8>),
+    Floats(WeightsOf<f32>),
 }
 
 #[derive(Clone)]
-pub(super) struct ListsOf<P: Posting> {
-    pub(super) postings: View<P>,
-    pub(super) maxima: View<P::Max>,
+pub(super) struct WeightsOf<W: Weight> {
+    pub(super) postings: View<W>,
+    pub(super) block_maxima: View<W>,
+}
+
+impl<W: Weight> WeightsOf<W> {
+    fn open(file: &SectionFile, path: &Path) -> Result<Self, VectorError> {
+        Ok(Self {
+            postings: section(file, path, Kind::Weights)?,
+            block_maxima: section(file, path, Kind::EntryMax)?,
+        })
+    }
 }
 
 /// An inverted index, mapped or in memory; see the [module](super). Cheap to clone.
@@ -141,10 +148,9 @@ pub struct SparseIndex {
     pub(super) largest: View<f32>,
     pub(super) first_posting: View<u64>,
     pub(super) first_entry: View<u64>,
-    pub(super) first_block: View<u64>,
     pub(super) entry_ends: View<u32>,
-    pub(super) entry_blocks: View<u32>,
-    pub(super) lists: Lists,
+    pub(super) passages: View<u32>,
+    pub(super) weights: Weights,
     ids: Ids,
 }
 
@@ -200,15 +206,9 @@ impl SparseIndex {
         let header =
             Header::from_bytes(&file.own).ok_or_else(|| damaged("the header has wrong numbers"))?;
         let (terms, passages) = (header.terms as usize, header.passages as usize);
-        let lists = match header.precision {
-            Precision::Bytes => Lists::Bytes(ListsOf {
-                postings: section(&file, path, Kind::Postings)?,
-                maxima: section(&file, path, Kind::EntryMax)?,
-            }),
-            Precision::Floats => Lists::Floats(ListsOf {
-                postings: section(&file, path, Kind::Postings)?,
-                maxima: section(&file, path, Kind::EntryMax)?,
-            }),
+        let weights = match header.precision {
+            Precision::Bytes => Weights::Bytes(WeightsOf::open(&file, path)?),
+            Precision::Floats => Weights::Floats(WeightsOf::open(&file, path)?),
         };
         let index = Self {
             header,
@@ -216,10 +216,9 @@ impl SparseIndex {
             largest: section(&file, path, Kind::Maxima)?,
             first_posting: section(&file, path, Kind::FirstPosting)?,
             first_entry: section(&file, path, Kind::FirstEntry)?,
-            first_block: section(&file, path, Kind::FirstBlock)?,
             entry_ends: section(&file, path, Kind::EntryEnd)?,
-            entry_blocks: section(&file, path, Kind::EntryBlock)?,
-            lists,
+            passages: section(&file, path, Kind::Passages)?,
+            weights,
             ids: Ids::new(
                 section(&file, path, Kind::IdEnds)?,
                 section(&file, path, Kind::IdBytes)?,
@@ -227,9 +226,9 @@ impl SparseIndex {
             path: path.into(),
             file,
         };
-        let (postings, entries) = match &index.lists {
-            Lists::Bytes(lists) => (lists.postings.len(), lists.maxima.len()),
-            Lists::Floats(lists) => (lists.postings.len(), lists.maxima.len()),
+        let (postings, entries) = match &index.weights {
+            Weights::Bytes(of) => (of.postings.len(), of.block_maxima.len()),
+            Weights::Floats(of) => (of.postings.len(), of.block_maxima.len()),
         };
         let bounds = |starts: &[u64], end: usize| {
             starts.len() == terms + 1
@@ -241,20 +240,19 @@ impl SparseIndex {
             && index.largest.len() == terms
             && bounds(&index.first_posting, postings)
             && bounds(&index.first_entry, entries)
-            && bounds(&index.first_block, index.entry_blocks.len())
+            && index.passages.len() == postings
             && index.entry_ends.len() == entries
             && index.ids.len() == passages;
         if !fits {
             return Err(damaged("the sections do not fit each other"));
         }
         let blocks = index.num_blocks() as u64;
-        let whole = (0..terms).all(|term| {
-            let entries = index.first_entry[term + 1] - index.first_entry[term];
-            let numbers = index.first_block[term + 1] - index.first_block[term];
-            numbers == entries || numbers == 0 && entries == blocks
+        let whole = index.first_entry.windows(2).all(|w| {
+            let entries = w[1] - w[0];
+            entries == 0 || entries == blocks
         });
         if !whole {
-            return Err(damaged("a term's blocks do not fit its entries"));
+            return Err(damaged("a term's entries do not fit the blocks"));
         }
         Ok(index)
     }

@@ -1,12 +1,19 @@
 //! Sparse vectors: an inverted index with exact search by block-max pruning.
 //!
 //! A vector has a weight above zero for some terms; the score of a passage is the inner product with
-//! the query. Passages are cut into blocks of consecutive ones, and every term knows its largest
-//! weight in each block. Adding those up over a query's terms gives a bound for every block;
-//! blocks are scored from the highest bound down, until no bound reaches the k-th best score (block-max
-//! pruning: Mallia, Suel, Tonellotto, *Faster Learned Sparse Retrieval with Block-Max Pruning*, SIGIR
-//! 2024). Bound and score add their products in one order, so rounding never makes a bound too low:
-//! the result is exactly that of scoring everything, ties in passage order.
+//! the query. Two ways to the same hits, chosen by the length of the query's lists:
+//!
+//! - Short lists are added up term by term, a window of passages at a time, from the term that can add
+//!   most down; once what is left cannot lift a passage to the k-th best score, only the passages that
+//!   are close are looked up in the lists that remain (MaxScore: Turtle and Flood, *Query Evaluation*,
+//!   IPM 1995).
+//! - Of long lists the index knows the largest weight in each block of consecutive passages. Adding
+//!   those up gives a bound for every block; blocks are scored from the highest bound down, until no
+//!   bound reaches the k-th best score (block-max pruning: Mallia, Suel, Tonellotto, *Faster Learned
+//!   Sparse Retrieval with Block-Max Pruning*, SIGIR 2024).
+//!
+//! Every score is a sum in `f32` in one order, so the result is exactly that of scoring everything,
+//! ties in passage order.
 //!
 //! Weights take eight bits, scaled per term, or the 32 of an `f32`; the file says which, and what the
 //! rounding costs. Memory for building: 8 bytes per posting beside the index itself.
@@ -60,7 +67,7 @@ fn check(
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// Eight bits, as a multiple of 1/255 of the term's largest weight: 2 bytes a posting.
+    /// Eight bits, as a multiple of 1/255 of the term's largest weight: 5 bytes a posting.
     Bytes,
     /// All bits of the `f32`: 8 bytes a posting.
     Floats,
@@ -72,7 +79,7 @@ pub enum Precision {
 pub struct SparseOptions {
     /// How weights are kept.
     pub precision: Precision,
-    /// Passages per block, a power of two from 8 to 256.
+    /// Passages per block, a power of two from 8 to 1024.
     pub block_passages: usize,
 }
 
@@ -85,69 +92,29 @@ impl Default for SparseOptions {
     }
 }
 
-/// A posting: the place of a passage in its block, and its weight.
-trait Posting: Plain {
-    /// A block's largest weight.
-    type Max: Plain + Into<f32>;
-    /// The posting; `steps` is the weight in units of the term's scale.
-    fn new(place: u8, steps: f32) -> Self;
-    fn place(self) -> u8;
-    /// In units of the term's scale.
-    fn steps(self) -> f32;
-    /// The weight again.
-    fn weight(self) -> Self::Max;
-    /// `sums[i] += maxima[i] * factor`.
-    fn add_scaled(sums: &mut [f32], maxima: &[Self::Max], factor: f32);
+/// A weight as it is kept, in units of its term's scale.
+trait Weight: Plain + Into<f32> + PartialOrd {
+    fn new(steps: f32) -> Self;
+    /// `sums[i] += weights[i] * factor`.
+    fn add_scaled(sums: &mut [f32], weights: &[Self], factor: f32);
 }
 
-impl Posting for u16 {
-    type Max = u8;
-
-    fn new(place: u8, steps: f32) -> Self {
-        u16::from(steps as u8) << 8 | u16::from(place)
+impl Weight for u8 {
+    fn new(steps: f32) -> Self {
+        steps as u8
     }
 
-    #[inline(always)]
-    fn place(self) -> u8 {
-        self as u8
-    }
-
-    #[inline(always)]
-    fn steps(self) -> f32 {
-        f32::from((self >> 8) as u8)
-    }
-
-    fn weight(self) -> u8 {
-        (self >> 8) as u8
-    }
-
-    fn add_scaled(sums: &mut [f32], maxima: &[u8], factor: f32) {
-        search::add_scaled_bytes(sums, maxima, factor);
+    fn add_scaled(sums: &mut [f32], weights: &[u8], factor: f32) {
+        search::add_scaled_bytes(sums, weights, factor);
     }
 }
 
-impl Posting for u64 {
-    type Max = f32;
-
-    fn new(place: u8, steps: f32) -> Self {
-        u64::from(steps.to_bits()) << 32 | u64::from(place)
+impl Weight for f32 {
+    fn new(steps: f32) -> Self {
+        steps
     }
 
-    #[inline(always)]
-    fn place(self) -> u8 {
-        self as u8
-    }
-
-    #[inline(always)]
-    fn steps(self) -> f32 {
-        f32::from_bits((self >> 32) as u32)
-    }
-
-    fn weight(self) -> f32 {
-        self.steps()
-    }
-
-    fn add_scaled(sums: &mut [f32], maxima: &[f32], factor: f32) {
-        search::add_scaled_floats(sums, maxima, factor);
+    fn add_scaled(sums: &mut [f32], weights: &[f32], factor: f32) {
+        search::add_scaled_floats(sums, weights, factor);
     }
 }

@@ -1,36 +1,60 @@
-//! Exact search: block bounds, then the blocks themselves from the highest bound down.
+//! Exact search: short lists term by term, long ones block by block.
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::file::{Lists, ListsOf};
-use super::{Posting, SparseIndex, VectorError, check};
+use super::file::{Weights, WeightsOf};
+use super::{SparseIndex, VectorError, Weight, check};
 use crate::retrieve::TopK;
-use crate::retrieve::simd::wide;
+use crate::retrieve::simd::{chunk_maxima, wide};
 use crate::types::{Hit, PassageIdx, SparseVector};
 
+/// Passages whose scores are added up together: 128 KiB, a multiple of every block.
+const WINDOW: usize = 1 << 15;
+/// With less than this share of the threshold left to add, few passages are near it.
+const FEW: f32 = 0.6;
+/// Postings for which a passage is rather looked up.
+const LOOKUP: usize = 16;
+/// Lists with fewer postings than this for each block are short.
+const SHORT: usize = 64;
 /// Blocks scored before the first cut of the others.
 const FIRST_ROUND: usize = 4;
+/// If more than this share of the blocks is left after the first rounds, term by term is faster.
+const MOST_BLOCKS: usize = 4;
+
+/// Fewer postings than this are added rather than thought about.
+const WORTH: usize = 256;
+/// Scores whose largest tells whether one of them is near the threshold.
+const CHUNK: usize = 32;
 
 /// Memory that searches use again.
 #[derive(Default)]
 pub(super) struct Scratch {
     bounds: Vec<f32>,
     keys: Vec<u64>,
+    scores: Vec<f32>,
+    work: Work,
+}
+
+/// What finding the best of a window takes.
+#[derive(Default)]
+struct Work {
+    maxima: Vec<f32>,
+    sorted: Vec<f32>,
+    near: Vec<u32>,
 }
 
 /// A term of a query in this index.
 struct Term {
+    term: u32,
     /// What a step of its weights adds to the score.
     step: f32,
     /// The most that it adds.
     most: f32,
-    term: u32,
-    posting: usize,
-    entries: Range<usize>,
-    /// Its blocks in the list of block numbers; `None` if every block has an entry.
-    blocks: Option<Range<usize>>,
+    postings: Range<usize>,
+    /// Its first block entry, if it has any.
+    entries: Option<usize>,
 }
 
 impl SparseIndex {
@@ -78,9 +102,10 @@ impl SparseIndex {
     ) -> Result<Vec<Hit>, VectorError> {
         check(query, self.num_terms(), &|| "of the query".into())?;
         let terms = self.terms(query);
-        Ok(match &self.lists {
-            Lists::Bytes(lists) => self.add_everything(lists, &terms, k),
-            Lists::Floats(lists) => self.add_everything(lists, &terms, k),
+        let mut scratch = Scratch::default();
+        Ok(match &self.weights {
+            Weights::Bytes(of) => self.by_term(of, &terms, k, None, &mut scratch),
+            Weights::Floats(of) => self.by_term(of, &terms, k, None, &mut scratch),
         })
     }
 
@@ -95,17 +120,17 @@ impl SparseIndex {
             return Err(VectorError::vector(passage.0, what));
         }
         let terms = self.terms(query);
-        Ok(match &self.lists {
-            Lists::Bytes(lists) => self.score_one(lists, &terms, passage),
-            Lists::Floats(lists) => self.score_one(lists, &terms, passage),
+        Ok(match &self.weights {
+            Weights::Bytes(of) => self.score_one(of, &terms, passage),
+            Weights::Floats(of) => self.score_one(of, &terms, passage),
         })
     }
 
     fn search_with(&self, query: &SparseVector, k: usize, scratch: &mut Scratch) -> Vec<Hit> {
         let terms = self.terms(query);
-        match &self.lists {
-            Lists::Bytes(lists) => self.prune(lists, &terms, k, scratch),
-            Lists::Floats(lists) => self.prune(lists, &terms, k, scratch),
+        match &self.weights {
+            Weights::Bytes(of) => self.prune(of, &terms, k, scratch),
+            Weights::Floats(of) => self.prune(of, &terms, k, scratch),
         }
     }
 
@@ -116,16 +141,14 @@ impl SparseIndex {
             .filter_map(|(term, weight)| {
                 let at = term as usize;
                 let range = |starts: &[u64]| starts[at] as usize..starts[at + 1] as usize;
-                let entries = range(&self.first_entry);
-                let blocks = range(&self.first_block);
+                let (postings, entries) = (range(&self.first_posting), range(&self.first_entry));
                 let step = weight * self.scales[at];
-                (!entries.is_empty()).then(|| Term {
+                (!postings.is_empty()).then(|| Term {
+                    term,
                     step,
                     most: step * self.largest[at],
-                    term,
-                    posting: self.first_posting[at] as usize,
-                    blocks: (!blocks.is_empty()).then_some(blocks),
-                    entries,
+                    postings,
+                    entries: (!entries.is_empty()).then_some(entries.start),
                 })
             })
             .collect();
@@ -133,31 +156,31 @@ impl SparseIndex {
         terms
     }
 
-    fn prune<P: Posting>(
+    fn prune<W: Weight>(
         &self,
-        lists: &ListsOf<P>,
+        of: &WeightsOf<W>,
         terms: &[Term],
         k: usize,
         scratch: &mut Scratch,
     ) -> Vec<Hit> {
-        let num_blocks = self.num_blocks();
-        scratch.bounds.clear();
-        scratch.bounds.resize(num_blocks, 0.0);
-        for term in terms {
-            self.add_bounds(lists, term, &mut scratch.bounds);
+        let postings: usize = terms.iter().map(|term| term.postings.len()).sum();
+        if postings < SHORT * self.num_blocks() {
+            return self.by_term(of, terms, k, Some(0.0), scratch);
         }
-        let keys = &mut scratch.keys;
+        let Scratch {
+            bounds,
+            keys,
+            scores,
+            work,
+        } = scratch;
+        self.add_bounds(of, terms, bounds);
         keys.clear();
-        let bounds = scratch.bounds.iter().enumerate();
-        keys.extend(
-            bounds
-                .filter(|&(_, &bound)| bound > 0.0)
-                .map(|(block, &bound)| {
-                    u64::from(bound.to_bits()) << 32 | u64::from(!(block as u32))
-                }),
-        );
-        let mut top = TopK::new(k);
+        let of_block = |(block, &bound): (usize, &f32)| {
+            (bound > 0.0).then(|| u64::from(bound.to_bits()) << 32 | u64::from(!(block as u32)))
+        };
+        keys.extend(bounds.iter().enumerate().filter_map(of_block));
         let bound = |key: u64| f32::from_bits((key >> 32) as u32);
+        let mut top = TopK::new(k);
         let mut rest = &mut keys[..];
         let mut round = FIRST_ROUND.max(2 * k / self.header.block_passages as usize);
         while !rest.is_empty() {
@@ -171,7 +194,7 @@ impl SparseIndex {
                 if bound(key) < top.threshold() {
                     return top.into_hits();
                 }
-                self.score_block(lists, terms, !(key as u32), &mut top);
+                self.score_block(of, terms, !(key as u32), scores, work, &mut top);
             }
             top.settle();
             let threshold = top.threshold();
@@ -183,21 +206,188 @@ impl SparseIndex {
             }
             rest = &mut tail[..kept];
             round *= 2;
+            if kept * MOST_BLOCKS > self.num_blocks() {
+                return self.by_term(of, terms, k, Some(threshold.max(0.0)), scratch);
+            }
         }
         top.into_hits()
     }
 
-    /// Adds the most that `term` gives a passage of each block.
-    fn add_bounds<P: Posting>(&self, lists: &ListsOf<P>, term: &Term, bounds: &mut [f32]) {
-        let maxima = &lists.maxima[term.entries.clone()];
-        match &term.blocks {
-            None => P::add_scaled(bounds, maxima, term.step),
-            Some(blocks) => {
-                let blocks = &self.entry_blocks[blocks.clone()];
-                for (&block, &max) in blocks.iter().zip(maxima) {
-                    if let Some(bound) = bounds.get_mut(block as usize) {
-                        *bound += max.into() * term.step;
+    /// Adds up the terms, a window of passages at a time. `least` is a score that k passages are known
+    /// to reach; `None` to add every posting.
+    fn by_term<W: Weight>(
+        &self,
+        of: &WeightsOf<W>,
+        terms: &[Term],
+        k: usize,
+        least: Option<f32>,
+        scratch: &mut Scratch,
+    ) -> Vec<Hit> {
+        // What the terms from each one on can add, and what rounding can.
+        let mut rest = vec![0.0f32; terms.len() + 1];
+        for (at, term) in terms.iter().enumerate().rev() {
+            rest[at] = rest[at + 1] + term.most;
+        }
+        let rounding = rest[0] * f32::EPSILON * terms.len() as f32;
+        for rest in &mut rest {
+            *rest += rounding;
+        }
+        let mut top = TopK::new(k);
+        let exhaustive = least.is_none();
+        let mut least = least.unwrap_or(0.0);
+        let Scratch { scores, work, .. } = scratch;
+        scores.resize(WINDOW, 0.0);
+        let mut starts: Vec<usize> = terms.iter().map(|term| term.postings.start).collect();
+        let mut ranges = vec![0..0; terms.len()];
+        for first in (0..self.num_passages()).step_by(WINDOW) {
+            let end = (first + WINDOW).min(self.num_passages());
+            for ((term, start), range) in terms.iter().zip(&mut starts).zip(&mut ranges) {
+                *range = *start..self.posting_at(term, *start, end);
+                *start = range.end;
+            }
+            let scores = &mut scores[..end - first];
+            scores.fill(0.0);
+            least = least.max(top.threshold());
+            let mut left: usize = ranges.iter().map(Range::len).sum();
+            let mut added = 0;
+            let mut looked = exhaustive;
+            work.near.clear();
+            while added < terms.len() {
+                // Whether few enough passages are near the threshold to look the rest of them up.
+                if !looked && rest[added] < least * FEW && left > WORTH {
+                    looked = true;
+                    let within = (least - rest[added]).max(f32::MIN_POSITIVE);
+                    work.maxima.clear();
+                    chunk_maxima(scores, CHUNK, &mut work.maxima);
+                    let chunks = work.maxima.iter().filter(|&&max| max >= within).count();
+                    if chunks * LOOKUP * (terms.len() - added) < left {
+                        collect_chunks(scores, CHUNK, &work.maxima, within, &mut work.near);
+                        break;
                     }
+                }
+                let range = ranges[added].clone();
+                left -= range.len();
+                self.add(of, range, terms[added].step, first, scores);
+                added += 1;
+            }
+            if added == terms.len() {
+                offer(scores, first as u32, least, &mut top, work);
+                continue;
+            }
+            let near = &mut work.near;
+            for at in added..terms.len() {
+                if near.is_empty() {
+                    break;
+                }
+                let (range, step) = (ranges[at].clone(), terms[at].step);
+                if near.len() * LOOKUP > range.len() {
+                    self.add(of, range, step, first, scores);
+                } else {
+                    self.look_up(of, range, step, first, near, scores);
+                }
+                near.retain(|&place| scores[place as usize] + rest[at + 1] >= least);
+            }
+            for &place in &*near {
+                let score = scores[place as usize];
+                if score >= least && score >= top.threshold() {
+                    top.push(PassageIdx(first as u32 + place), score);
+                }
+            }
+            top.settle();
+        }
+        top.into_hits()
+    }
+
+    /// The first posting of `term` from `start` on whose passage is `passage` or later, where that is
+    /// a multiple of a block or the number of passages.
+    fn posting_at(&self, term: &Term, start: usize, passage: usize) -> usize {
+        if passage == self.num_passages() {
+            return term.postings.end;
+        }
+        match term.entries {
+            Some(entries) => {
+                let block = passage / self.header.block_passages as usize;
+                let end = self.entry_ends[entries + block - 1] as usize;
+                (term.postings.start + end).clamp(start, term.postings.end)
+            }
+            None => {
+                let list = &self.passages[start..term.postings.end];
+                start + list.partition_point(|&p| (p as usize) < passage)
+            }
+        }
+    }
+
+    /// Adds the postings of `range`, of passages from `first` on, to their scores.
+    fn add<W: Weight>(
+        &self,
+        of: &WeightsOf<W>,
+        range: Range<usize>,
+        step: f32,
+        first: usize,
+        scores: &mut [f32],
+    ) {
+        let postings = self.passages[range.clone()].iter();
+        for (&passage, &weight) in postings.zip(&of.postings[range]) {
+            if let Some(score) = scores.get_mut((passage as usize).wrapping_sub(first)) {
+                *score += weight.into() * step;
+            }
+        }
+    }
+
+    /// Adds the postings of `range` to the scores of the passages `near`, which rise.
+    fn look_up<W: Weight>(
+        &self,
+        of: &WeightsOf<W>,
+        range: Range<usize>,
+        step: f32,
+        first: usize,
+        near: &[u32],
+        scores: &mut [f32],
+    ) {
+        let passages = &self.passages[range.clone()];
+        let weights = &of.postings[range];
+        let mut at = 0;
+        for &place in near {
+            let passage = first as u32 + place;
+            // Doubling steps, then halving.
+            let mut stride = 1;
+            while at + stride < passages.len() && passages[at + stride] < passage {
+                at += stride;
+                stride *= 2;
+            }
+            let end = (at + stride + 1).min(passages.len());
+            at += passages[at..end].partition_point(|&p| p < passage);
+            match passages.get(at) {
+                Some(&p) if p == passage => {
+                    scores[place as usize] += weights[at].into() * step;
+                }
+                Some(_) => {}
+                None => return,
+            }
+        }
+    }
+
+    /// The most that the terms add up to in each block.
+    fn add_bounds<W: Weight>(&self, of: &WeightsOf<W>, terms: &[Term], bounds: &mut Vec<f32>) {
+        bounds.clear();
+        bounds.resize(self.num_blocks(), 0.0);
+        let shift = self.header.block_passages.trailing_zeros();
+        for term in terms {
+            if let Some(entries) = term.entries {
+                let maxima = &of.block_maxima[entries..entries + bounds.len()];
+                W::add_scaled(bounds, maxima, term.step);
+                continue;
+            }
+            let postings = self.passages[term.postings.clone()].iter();
+            let mut postings = postings.zip(&of.postings[term.postings.clone()]).peekable();
+            while let Some((&passage, &weight)) = postings.next() {
+                let block = passage >> shift;
+                let mut max = weight;
+                while let Some((_, &weight)) = postings.next_if(|(p, _)| **p >> shift == block) {
+                    max = if weight > max { weight } else { max };
+                }
+                if let Some(bound) = bounds.get_mut(block as usize) {
+                    *bound += max.into() * term.step;
                 }
             }
         }
@@ -205,122 +395,107 @@ impl SparseIndex {
 
     /// The postings of `term` in `block`.
     #[inline(always)]
-    fn postings<'l, P: Posting>(&self, lists: &'l ListsOf<P>, term: &Term, block: u32) -> &'l [P] {
-        let entry = match &term.blocks {
-            None => term.entries.start + block as usize,
-            Some(blocks) => match self.entry_blocks[blocks.clone()].binary_search(&block) {
-                Ok(at) => term.entries.start + at,
-                Err(_) => return &[],
-            },
-        };
-        self.entry_postings(lists, term, entry)
-    }
-
-    #[inline(always)]
-    fn entry_postings<'l, P: Posting>(
-        &self,
-        lists: &'l ListsOf<P>,
-        term: &Term,
-        entry: usize,
-    ) -> &'l [P] {
-        let start = if entry == term.entries.start {
-            0
-        } else {
-            self.entry_ends[entry - 1]
-        };
-        let range = term.posting + start as usize..term.posting + self.entry_ends[entry] as usize;
-        lists.postings.get(range).unwrap_or_default()
-    }
-
-    fn score_block<P: Posting>(
-        &self,
-        lists: &ListsOf<P>,
-        terms: &[Term],
-        block: u32,
-        top: &mut TopK,
-    ) {
-        let mut scores = [0.0f32; 256];
-        for term in terms {
-            for &posting in self.postings(lists, term, block) {
-                scores[usize::from(posting.place())] += posting.steps() * term.step;
-            }
-        }
+    fn postings_in(&self, term: &Term, block: usize) -> Range<usize> {
         let size = self.header.block_passages as usize;
-        let first = block as usize * size;
-        let size = size.min(self.num_passages() - first);
-        offer(&scores[..size], first as u32, top);
-    }
-
-    fn add_everything<P: Posting>(&self, lists: &ListsOf<P>, terms: &[Term], k: usize) -> Vec<Hit> {
-        let size = self.header.block_passages as usize;
-        let mut scores = vec![0.0f32; self.num_blocks() * size];
-        for term in terms {
-            for (at, entry) in term.entries.clone().enumerate() {
-                let block = match &term.blocks {
-                    None => at,
-                    Some(blocks) => self.entry_blocks[blocks.start + at] as usize,
+        match term.entries {
+            Some(entries) => {
+                let start = match block {
+                    0 => 0,
+                    _ => self.entry_ends[entries + block - 1],
                 };
-                let Some(scores) = scores.get_mut(block * size..(block + 1) * size) else {
-                    continue;
-                };
-                for &posting in self.entry_postings(lists, term, entry) {
-                    if let Some(score) = scores.get_mut(usize::from(posting.place())) {
-                        *score += posting.steps() * term.step;
-                    }
+                let end = self.entry_ends[entries + block];
+                let range =
+                    term.postings.start + start as usize..term.postings.start + end as usize;
+                if range.start <= range.end && range.end <= term.postings.end {
+                    range
+                } else {
+                    0..0
                 }
             }
+            None => {
+                let list = &self.passages[term.postings.clone()];
+                let start = list.partition_point(|&p| (p as usize) < block * size);
+                let len = list[start..].partition_point(|&p| (p as usize) < (block + 1) * size);
+                let start = term.postings.start + start;
+                start..start + len
+            }
         }
-        let mut top = TopK::new(k);
-        scores.truncate(self.num_passages());
-        for (chunk, scores) in scores.chunks(size).enumerate() {
-            offer(scores, (chunk * size) as u32, &mut top);
-        }
-        top.into_hits()
     }
 
-    fn score_one<P: Posting>(
+    fn score_block<W: Weight>(
         &self,
-        lists: &ListsOf<P>,
+        of: &WeightsOf<W>,
         terms: &[Term],
-        passage: PassageIdx,
-    ) -> f32 {
-        let size = self.header.block_passages;
-        let (block, place) = (passage.0 / size, passage.0 % size);
+        block: u32,
+        scores: &mut Vec<f32>,
+        work: &mut Work,
+        top: &mut TopK,
+    ) {
+        let size = self.header.block_passages as usize;
+        let first = block as usize * size;
+        scores.clear();
+        scores.resize(size.min(self.num_passages() - first), 0.0);
+        for term in terms {
+            let range = self.postings_in(term, block as usize);
+            self.add(of, range, term.step, first, scores);
+        }
+        offer(scores, first as u32, 0.0, top, work);
+    }
+
+    fn score_one<W: Weight>(&self, of: &WeightsOf<W>, terms: &[Term], passage: PassageIdx) -> f32 {
         let mut score = 0.0;
         for term in terms {
-            let postings = self.postings(lists, term, block);
-            if let Ok(at) = postings.binary_search_by_key(&(place as u8), |p| p.place()) {
-                score += postings[at].steps() * term.step;
+            let list = &self.passages[term.postings.clone()];
+            if let Ok(at) = list.binary_search(&passage.0) {
+                score += of.postings[term.postings.start + at].into() * term.step;
             }
         }
         score
     }
 }
 
-/// Offers the passages from `first` on to `top`, those that score above zero.
-fn offer(scores: &[f32], first: u32, top: &mut TopK) {
-    let least = top.threshold().max(f32::MIN_POSITIVE);
-    if largest(scores) < least {
-        return;
-    }
-    for (place, &score) in scores.iter().enumerate() {
-        if score >= least && score >= top.threshold() {
-            top.push(PassageIdx(first + place as u32), score);
+/// Offers the scores of passages from `first` on that are above zero and at least `least` to `top`.
+fn offer(scores: &[f32], first: u32, least: f32, top: &mut TopK, work: &mut Work) {
+    // Chunks short enough that there are several for each of the k.
+    let chunk = scores.len() / top.k().clamp(1, scores.len()) / 4;
+    let chunk = (chunk / 16 * 16).clamp(16, 64);
+    work.maxima.clear();
+    chunk_maxima(scores, chunk, &mut work.maxima);
+    let mut least = least.max(top.threshold()).max(f32::MIN_POSITIVE);
+    if (1..work.maxima.len()).contains(&top.k()) {
+        // As many passages as this reach the k-th best chunk.
+        work.sorted.clear();
+        work.sorted
+            .extend(work.maxima.iter().filter(|&&max| max >= least));
+        if work.sorted.len() >= top.k() {
+            let by_score = |a: &f32, b: &f32| b.total_cmp(a);
+            let (_, &mut kth, _) = work.sorted.select_nth_unstable_by(top.k() - 1, by_score);
+            least = kth;
         }
     }
+    work.near.clear();
+    collect_chunks(scores, chunk, &work.maxima, least, &mut work.near);
+    for &place in &work.near {
+        let score = scores[place as usize];
+        if score >= top.threshold() {
+            top.push(PassageIdx(first + place), score);
+        }
+    }
+    top.settle();
 }
 
-/// The largest of `scores`, which are not negative.
-#[inline]
-fn largest(scores: &[f32]) -> f32 {
-    let mut lanes = [0.0f32; 8];
-    let (chunks, rest) = scores.as_chunks::<8>();
-    for chunk in chunks {
-        for (lane, &score) in lanes.iter_mut().zip(chunk) {
-            *lane = if score > *lane { score } else { *lane };
+/// Appends the places of the scores of at least `least`, by the largest score of each chunk.
+fn collect_chunks(scores: &[f32], chunk: usize, maxima: &[f32], least: f32, places: &mut Vec<u32>) {
+    for (at, (scores, &max)) in scores.chunks(chunk).zip(maxima).enumerate() {
+        if max < least {
+            continue;
+        }
+        for (place, &score) in scores.iter().enumerate() {
+            if score >= least {
+                places.push((at * chunk + place) as u32);
+            }
         }
     }
-    lanes.iter().chain(rest).fold(0.0, |a, &b| a.max(b))
 }
 
 wide! {

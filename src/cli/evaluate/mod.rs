@@ -12,6 +12,9 @@ use serde_json::{Value, json};
 use super::RunFailed;
 use super::shared::Shared;
 use super::table::{print, table};
+
+mod suite;
+
 use crate::data::trec::{Qrels, Run};
 use crate::data::{Corpus, load_answers};
 use crate::eval::answer::answer_match;
@@ -23,11 +26,25 @@ use crate::types::QueryId;
 #[derive(Args, Debug)]
 pub struct EvaluateArgs {
     /// Judgements: TREC qrels or a BEIR table (plain, .gz or .zst).
-    #[arg(long)]
-    qrels: PathBuf,
+    #[arg(long, required_unless_present = "suite")]
+    qrels: Option<PathBuf>,
     /// Rankings in TREC format (plain, .gz or .zst); several files, or the flag several times.
-    #[arg(long, required = true, num_args = 1..)]
+    #[arg(long, required_unless_present = "suite", num_args = 1..)]
     run: Vec<PathBuf>,
+    /// A folder of BEIR collections, evaluated together: hits with the query's own id are removed, and the mean
+    /// over collections is unweighted.
+    #[arg(long, conflicts_with_all = ["qrels", "run", "per_query", "check", "corpus", "only_answered"])]
+    suite: Option<PathBuf>,
+    /// With --suite: a system's folder, with COLLECTION.trec for every collection; several folders, or the flag
+    /// several times.
+    #[arg(long, num_args = 1.., requires = "suite")]
+    runs: Vec<PathBuf>,
+    /// With --suite: ranks every collection by BM25 into this folder, unless it is there, and evaluates it too.
+    #[arg(long, requires = "suite", value_name = "FOLDER")]
+    bm25: Option<PathBuf>,
+    /// With --suite: split whose judgements count.
+    #[arg(long, default_value = "test", requires = "suite")]
+    split: String,
     /// Measures, separated by commas: RR, AP, nDCG (each alone or with @k), R@k, P@k, Success@k, Rprec,
     /// AnswerMatch@k; with (rel=2) grades from 2 are relevant.
     #[arg(long, value_delimiter = ',', default_value = "RR@10,nDCG@10,R@100")]
@@ -157,6 +174,13 @@ struct Answers {
 /// # Errors
 /// Those of the files and measures; [`RunFailed`] if an expectation is missed, after the tables.
 pub fn run(args: &EvaluateArgs, shared: &Shared) -> anyhow::Result<()> {
+    let options = CompareOptions {
+        seed: shared.seed.unwrap_or(0),
+        ..CompareOptions::default()
+    };
+    if let Some(folder) = &args.suite {
+        return suite::run(args, folder, &options);
+    }
     if args.compare && args.run.len() < 2 {
         bail!("--compare needs at least two runs; give --run more files");
     }
@@ -173,7 +197,8 @@ pub fn run(args: &EvaluateArgs, shared: &Shared) -> anyhow::Result<()> {
             wanted.push(measure);
         }
     }
-    let qrels = Qrels::load(&args.qrels)?;
+    let path = args.qrels.as_ref();
+    let qrels = Qrels::load(path.expect("asked for by clap where there is no suite"))?;
     let answers = answers(args, &wanted, &qrels)?;
     let labels = labels(&args.run);
     let mut reports = vec![];
@@ -187,10 +212,6 @@ pub fn run(args: &EvaluateArgs, shared: &Shared) -> anyhow::Result<()> {
             answers.as_ref(),
         )?);
     }
-    let options = CompareOptions {
-        seed: shared.seed.unwrap_or(0),
-        ..CompareOptions::default()
-    };
     let comparisons = if args.compare {
         compare_all(&reports, &options)
     } else {
@@ -293,7 +314,7 @@ fn measure(
             "{}: none of its {} queries is judged in {}; the files do not belong together",
             path.display(),
             run.len(),
-            args.qrels.display()
+            qrels.path().display()
         );
     }
     if missing > 0 {
@@ -586,7 +607,7 @@ fn as_json(args: &EvaluateArgs, qrels: &Qrels, reports: &[Report], comparisons: 
         })
         .collect();
     let mut value = json!({
-        "qrels": args.qrels.display().to_string(),
+        "qrels": qrels.path().display().to_string(),
         "judged_queries": qrels.len(),
         "averaged_over": if args.only_answered { "answered" } else { "judged" },
         "runs": runs,
