@@ -30,6 +30,9 @@ struct Case {
     temperature: f64,
 }
 
+/// A text, and the tokens to restore with their positions.
+type Masked = (Vec<TokenId>, Vec<(usize, TokenId)>);
+
 struct Fixture {
     name: &'static str,
     model: Model,
