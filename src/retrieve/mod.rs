@@ -7,6 +7,7 @@ use crate::tokenizer::TokenizerError;
 use crate::types::{DocId, Hit, PassageIdx, Query};
 
 pub mod bm25;
+pub mod dense;
 pub mod doc2query;
 pub mod docid;
 mod error;
