@@ -5,8 +5,9 @@ use rayon::prelude::*;
 use super::{Experiment, ExperimentError, TrainedModel};
 use crate::eval::cgl;
 use crate::model::{EncoderOptions, Model, Role, Vectors, encode_all};
+use crate::retrieve::dense::{DenseBuilder, DenseIndex, DenseOptions, DenseSearch};
 use crate::retrieve::sparse::{Precision, SparseBuilder, SparseIndex, SparseOptions};
-use crate::retrieve::{RetrieveError, TopK};
+use crate::retrieve::{RetrieveError, VectorError};
 use crate::types::{Hit, PassageIdx, Query, TokenId};
 
 /// Tokens that are read at a time.
@@ -16,8 +17,13 @@ const BATCH_TOKENS: usize = 8192;
 pub struct Represented {
     encoder: EncoderOptions,
     passages: Vectors,
-    /// The same, by terms.
-    inverted: Option<SparseIndex>,
+    index: VectorIndex,
+}
+
+/// The same vectors to search in, all bits kept.
+enum VectorIndex {
+    Sparse(SparseIndex),
+    Dense(DenseIndex),
 }
 
 /// What a search found, and what it took.
@@ -53,28 +59,35 @@ impl Experiment {
         if !goes_on {
             return Ok(None);
         }
-        let inverted = match &passages {
-            Vectors::Dense { .. } => None,
-            Vectors::Sparse(vectors) => {
-                let options = SparseOptions {
-                    precision: Precision::Floats,
-                    ..SparseOptions::default()
-                };
-                let width = encoder.width(&trained.model.config());
-                let build = || {
+        let ids = self.dataset.corpus.passages().iter().map(|p| p.id.as_str());
+        let index = || -> Result<VectorIndex, VectorError> {
+            Ok(match &passages {
+                Vectors::Sparse(vectors) => {
+                    let options = SparseOptions {
+                        precision: Precision::Floats,
+                        ..SparseOptions::default()
+                    };
+                    let width = encoder.width(&trained.model.config());
                     let mut builder = SparseBuilder::new(width, options)?;
-                    for (passage, vector) in self.dataset.corpus.passages().iter().zip(vectors) {
-                        builder.push(passage.id.as_str(), vector)?;
+                    for (id, vector) in ids.zip(vectors) {
+                        builder.push(id, vector)?;
                     }
-                    builder.into_index()
-                };
-                Some(build().map_err(RetrieveError::from)?)
-            }
+                    VectorIndex::Sparse(builder.into_index()?)
+                }
+                Vectors::Dense { width, values } => {
+                    let mut builder = DenseBuilder::new(*width, DenseOptions::default())?;
+                    for (id, vector) in ids.zip(values.chunks_exact(*width)) {
+                        builder.push(id, vector)?;
+                    }
+                    VectorIndex::Dense(builder.into_index()?)
+                }
+            })
         };
+        let index = index().map_err(RetrieveError::from)?;
         Ok(Some(Represented {
             encoder: encoder.clone(),
             passages,
-            inverted,
+            index,
         }))
     }
 
@@ -147,27 +160,20 @@ impl Represented {
         k: usize,
     ) -> Result<Found, ExperimentError> {
         let (vectors, tokens) = experiment.represent_queries(model, &self.encoder, queries)?;
-        let (hits, products) = match (&vectors, &self.passages, &self.inverted) {
-            (Vectors::Sparse(queries), _, Some(index)) => {
+        let (hits, products) = match (&vectors, &self.index) {
+            (Vectors::Sparse(queries), VectorIndex::Sparse(index)) => {
                 let terms = queries.iter().flat_map(|query| &query.terms);
                 let postings: usize = terms.map(|&term| index.passages_with(term)).sum();
-                let hits = index.search_all(queries, k).map_err(RetrieveError::from)?;
-                (hits, 2.0 * postings as f64)
+                (index.search_all(queries, k), 2.0 * postings as f64)
             }
-            (Vectors::Dense { width, values }, Vectors::Dense { values: all, .. }, _) => {
-                let rank = |query: &[f32]| {
-                    let mut best = TopK::new(k);
-                    for (place, passage) in all.chunks_exact(*width).enumerate() {
-                        let score: f32 = query.iter().zip(passage).map(|(a, b)| a * b).sum();
-                        best.push(PassageIdx(place as u32), score);
-                    }
-                    best.into_hits()
-                };
-                let hits = values.par_chunks_exact(*width).map(rank).collect();
-                (hits, 2.0 * all.len() as f64 * queries.len() as f64)
+            (Vectors::Dense { values, .. }, VectorIndex::Dense(index)) => {
+                let products = 2.0 * values.len() as f64 * index.num_passages() as f64;
+                let how = DenseSearch::Exact { rescored: 0 };
+                (index.search(values, k, how), products)
             }
             _ => unreachable!("one encoder makes the vectors of queries and passages"),
         };
+        let hits = hits.map_err(RetrieveError::from)?;
         Ok(Found {
             hits,
             tokens,
