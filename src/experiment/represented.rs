@@ -5,9 +5,7 @@ use rayon::prelude::*;
 use super::{Experiment, ExperimentError, TrainedModel};
 use crate::eval::cgl;
 use crate::model::{EncoderOptions, Model, Role, Vectors, encode_all};
-use crate::retrieve::dense::{DenseBuilder, DenseIndex, DenseOptions, DenseSearch};
-use crate::retrieve::sparse::{Precision, SparseBuilder, SparseIndex, SparseOptions};
-use crate::retrieve::{RetrieveError, VectorError};
+use crate::retrieve::{RetrieveError, VectorIndex};
 use crate::types::{Hit, PassageIdx, Query, TokenId};
 
 /// Tokens that are read at a time.
@@ -18,12 +16,6 @@ pub struct Represented {
     encoder: EncoderOptions,
     passages: Vectors,
     index: VectorIndex,
-}
-
-/// The same vectors to search in, all bits kept.
-enum VectorIndex {
-    Sparse(SparseIndex),
-    Dense(DenseIndex),
 }
 
 /// What a search found, and what it took.
@@ -60,30 +52,8 @@ impl Experiment {
             return Ok(None);
         }
         let ids = self.dataset.corpus.passages().iter().map(|p| p.id.as_str());
-        let index = || -> Result<VectorIndex, VectorError> {
-            Ok(match &passages {
-                Vectors::Sparse(vectors) => {
-                    let options = SparseOptions {
-                        precision: Precision::Floats,
-                        ..SparseOptions::default()
-                    };
-                    let width = encoder.width(&trained.model.config());
-                    let mut builder = SparseBuilder::new(width, options)?;
-                    for (id, vector) in ids.zip(vectors) {
-                        builder.push(id, vector)?;
-                    }
-                    VectorIndex::Sparse(builder.into_index()?)
-                }
-                Vectors::Dense { width, values } => {
-                    let mut builder = DenseBuilder::new(*width, DenseOptions::default())?;
-                    for (id, vector) in ids.zip(values.chunks_exact(*width)) {
-                        builder.push(id, vector)?;
-                    }
-                    VectorIndex::Dense(builder.into_index()?)
-                }
-            })
-        };
-        let index = index().map_err(RetrieveError::from)?;
+        let width = encoder.width(&trained.model.config());
+        let index = VectorIndex::build(ids, &passages, width).map_err(RetrieveError::from)?;
         Ok(Some(Represented {
             encoder: encoder.clone(),
             passages,
@@ -160,20 +130,8 @@ impl Represented {
         k: usize,
     ) -> Result<Found, ExperimentError> {
         let (vectors, tokens) = experiment.represent_queries(model, &self.encoder, queries)?;
-        let (hits, products) = match (&vectors, &self.index) {
-            (Vectors::Sparse(queries), VectorIndex::Sparse(index)) => {
-                let terms = queries.iter().flat_map(|query| &query.terms);
-                let postings: usize = terms.map(|&term| index.passages_with(term)).sum();
-                (index.search_all(queries, k), 2.0 * postings as f64)
-            }
-            (Vectors::Dense { values, .. }, VectorIndex::Dense(index)) => {
-                let products = 2.0 * values.len() as f64 * index.num_passages() as f64;
-                let how = DenseSearch::Exact { rescored: 0 };
-                (index.search(values, k, how), products)
-            }
-            _ => unreachable!("one encoder makes the vectors of queries and passages"),
-        };
-        let hits = hits.map_err(RetrieveError::from)?;
+        let found = self.index.search(&vectors, k);
+        let (hits, products) = found.map_err(RetrieveError::from)?;
         Ok(Found {
             hits,
             tokens,

@@ -17,10 +17,12 @@ mod search_error;
 mod simd;
 pub mod sparse;
 mod top_k;
+mod vectors;
 
 pub use error::VectorError;
 pub use search_error::SearchError;
 pub use top_k::TopK;
+pub use vectors::VectorIndex;
 
 /// Why a search failed.
 #[derive(Debug, thiserror::Error)]
