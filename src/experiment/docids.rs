@@ -25,8 +25,8 @@ use crate::types::{Hit, Query, TokenId};
 pub struct DocidSpec {
     /// How they are made.
     pub options: DocidOptions,
-    /// Tells their file from others.
-    pub fingerprint: u64,
+    /// Tells them from others.
+    pub identity: u64,
 }
 
 /// Identifiers by one method, as tokens of the experiment's models.
@@ -71,12 +71,12 @@ impl DocidSet {
         Ok(Self {
             ids: ids.ok_or_else(|| ExperimentError::Damaged {
                 path,
-                message: "a passage has no identifier".into(),
+                message: "a passage has no identifier (any more)".into(),
             })?,
             trie,
             spec: DocidSpec {
                 options: options.clone(),
-                fingerprint: docids.file().fingerprint(),
+                identity: docids.notes().identity,
             },
             vocab_size: docids.vocab_size(tokenizer),
             docids,

@@ -35,7 +35,7 @@ pub(in crate::cli) fn open(
             "the model was not trained to write identifiers; train one with objective.task = \"docids\""
         );
     };
-    if learned.fingerprint != docids.file().fingerprint() {
+    if learned.identity != docids.notes().identity {
         bail!(
             "{}: other identifiers than the model has learned; give the file of its experiment, docids-{}.genret",
             path.display(),
