@@ -30,7 +30,7 @@ pub struct Found {
 
 impl Experiment {
     /// The vectors of all passages by `trained`, searchable; `None` if `progress`, which is told how many are done,
-    /// answers no. Vectors that were made before lie in the model's folder no longer than the process runs.
+    /// answers no.
     pub fn represent(
         &self,
         trained: &TrainedModel,
