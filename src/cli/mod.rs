@@ -11,6 +11,8 @@ mod cgl;
 mod data;
 mod decode;
 mod docid;
+mod encode;
+mod encoding;
 mod evaluate;
 mod fit;
 mod fuse;
@@ -57,6 +59,8 @@ enum Verb {
     Train(train::TrainArgs),
     /// Generate n-grams for queries and rank passages by them.
     Decode(decode::DecodeArgs),
+    /// Make an index of a corpus with a sparse or dense model.
+    Encode(encode::EncodeArgs),
     /// Rank passages by BM25 or by the vectors of an index.
     Search(search::SearchArgs),
     /// Measure runs against judgements.
@@ -85,6 +89,7 @@ pub fn run(command: &Command) -> Result<()> {
         Verb::Docid(command) => docid::run(command, shared),
         Verb::Train(args) => train::run(args, shared),
         Verb::Decode(args) => decode::run(args, shared),
+        Verb::Encode(args) => encode::run(args, shared),
         Verb::Search(args) => search::run(args, shared),
         Verb::Evaluate(args) => evaluate::run(args, shared),
         Verb::Fuse(args) => fuse::run(args),

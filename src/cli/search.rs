@@ -4,14 +4,18 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
+use hashbrown::HashSet;
 
+use super::encoding::TextEncoder;
 use super::progress::Progress;
 use super::shared::Shared;
 use super::table::say;
 use crate::data::{self, Corpus};
+use crate::model::{Role, Vectors};
 use crate::retrieve::bm25::{Bm25, Bm25Options, Stemmer, StopWords};
-use crate::retrieve::sparse::Precision;
-use crate::retrieve::{Retriever, run_of};
+use crate::retrieve::dense::{DenseIndex, DenseSearch};
+use crate::retrieve::sparse::{Precision, SparseIndex};
+use crate::retrieve::{Retriever, VectorError, run_of};
 use crate::types::{Hit, PassageIdx, Query, QueryId};
 
 /// Queries between two updates of the progress bar.
@@ -26,6 +30,21 @@ pub struct SearchArgs {
     /// The index; with --bm25 it is made where it is not there yet.
     #[arg(long)]
     index: Option<PathBuf>,
+    /// The model that made the index, a folder; not for BM25.
+    #[arg(long, conflicts_with = "bm25")]
+    model: Option<PathBuf>,
+    /// Search approximately, where the index was made for it.
+    #[arg(long, conflicts_with = "bm25")]
+    approximate: bool,
+    /// Dense, with --approximate: passages in hand while the graph is walked; more find more [default: 100].
+    #[arg(long, value_name = "PASSAGES", requires = "approximate")]
+    effort: Option<usize>,
+    /// Dense, of an index that keeps both: how many times k passages are ranked again by all bits.
+    #[arg(long, value_name = "TIMES", default_value_t = 4)]
+    rescored: usize,
+    /// With --approximate: also search exactly, and say how much of the exact ranking was found.
+    #[arg(long, requires = "approximate")]
+    measure_accuracy: bool,
     /// The queries: BEIR queries.jsonl or `id<TAB>text` lines.
     #[arg(long, conflicts_with = "text")]
     queries: Option<PathBuf>,
@@ -77,44 +96,138 @@ enum StopWordsName {
 /// What answers queries.
 enum Searcher {
     Bm25(Bm25),
+    Sparse(SparseIndex, TextEncoder),
+    Dense(DenseIndex, TextEncoder, DenseSearch),
 }
 
 impl Searcher {
-    fn open(args: &SearchArgs) -> Result<Self> {
+    fn open(args: &SearchArgs, shared: &Shared) -> Result<Self> {
         if let Some(corpus) = &args.bm25 {
             return Ok(Self::Bm25(bm25(args, corpus)?));
         }
-        let Some(index) = &args.index else {
+        let Some(path) = &args.index else {
             bail!("nothing to search: give --bm25 CORPUS or --index INDEX");
         };
-        Ok(Self::Bm25(Bm25::open(index)?))
+        let (made_by, index) = match SparseIndex::open(path) {
+            Ok(index) => (index.model().unwrap_or_default(), Ok(index)),
+            Err(VectorError::NotAnIndex { .. }) => {
+                let index = DenseIndex::open(path)?;
+                (index.model(), Err(index))
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let Some(folder) = &args.model else {
+            let Ok(index) = index else {
+                bail!(
+                    "{}: give the model that made it with --model",
+                    path.display()
+                );
+            };
+            return Ok(Self::Bm25(Bm25::from_index(index)?));
+        };
+        let encoder = TextEncoder::open(folder, shared)?;
+        if encoder.identity() != made_by {
+            bail!(
+                "{}: another model than {} made it; give that one with --model, or make the index again \
+                 with `genret encode`",
+                path.display(),
+                folder.display()
+            );
+        }
+        Ok(match index {
+            Ok(_) if args.approximate => bail!(
+                "{}: a sparse index is searched exactly; leave --approximate out",
+                path.display()
+            ),
+            Ok(index) => Self::Sparse(index, encoder),
+            Err(index) => Self::Dense(index, encoder, how(args)),
+        })
     }
 
     fn tag(&self) -> &str {
         match self {
             Self::Bm25(bm25) => bm25.tag(),
+            Self::Sparse(..) => "genret-sparse",
+            Self::Dense(..) => "genret-dense",
         }
     }
 
     fn doc_id(&self, passage: PassageIdx) -> &str {
         match self {
             Self::Bm25(bm25) => bm25.index().doc_id(passage),
+            Self::Sparse(index, _) => index.doc_id(passage),
+            Self::Dense(index, ..) => index.doc_id(passage),
         }
     }
 
-    fn search(&self, queries: &[Query], k: usize) -> Result<Vec<Vec<Hit>>> {
+    fn search(
+        &self,
+        queries: &[Query],
+        k: usize,
+        accuracy: &mut Accuracy,
+    ) -> Result<Vec<Vec<Hit>>> {
+        let encode = |encoder: &TextEncoder| -> Result<Vectors> {
+            let texts: Vec<&str> = queries.iter().map(|query| &query.text[..]).collect();
+            encoder.encode(&texts, Role::Query, &mut |_| {})
+        };
         Ok(match self {
             Self::Bm25(bm25) => bm25.search(queries, k)?,
+            Self::Sparse(index, encoder) => match encode(encoder)? {
+                Vectors::Sparse(queries) => index.search_all(&queries, k)?,
+                Vectors::Dense { .. } => bail!("the model is dense, but the index is sparse"),
+            },
+            Self::Dense(index, encoder, how) => match encode(encoder)? {
+                Vectors::Dense { values, .. } => {
+                    let hits = index.search(&values, k, *how)?;
+                    if accuracy.wanted {
+                        let exact = DenseSearch::Exact { rescored: 0 };
+                        accuracy.add(&hits, &index.search(&values, k, exact)?);
+                    }
+                    hits
+                }
+                Vectors::Sparse(_) => bail!("the model is sparse, but the index is dense"),
+            },
         })
     }
 }
 
-pub(super) fn run(args: &SearchArgs, _shared: &Shared) -> Result<()> {
+fn how(args: &SearchArgs) -> DenseSearch {
+    if args.approximate {
+        DenseSearch::Graph {
+            effort: args.effort.unwrap_or(100),
+        }
+    } else {
+        DenseSearch::Exact {
+            rescored: args.rescored,
+        }
+    }
+}
+
+/// How much of the exact rankings was found.
+#[derive(Default)]
+struct Accuracy {
+    wanted: bool,
+    found: usize,
+    of: usize,
+}
+
+impl Accuracy {
+    fn add(&mut self, found: &[Vec<Hit>], exact: &[Vec<Hit>]) {
+        for (found, exact) in found.iter().zip(exact) {
+            let passages: HashSet<PassageIdx> = found.iter().map(|hit| hit.passage).collect();
+            let both = exact.iter().filter(|hit| passages.contains(&hit.passage));
+            self.found += both.count();
+            self.of += exact.len();
+        }
+    }
+}
+
+pub(super) fn run(args: &SearchArgs, shared: &Shared) -> Result<()> {
     if args.k == 0 {
         bail!("--k 0: ask for at least one passage");
     }
     if let Some(text) = &args.text {
-        return answer_on_terminal(args, text);
+        return answer_on_terminal(args, text, shared);
     }
     let Some(queries) = &args.queries else {
         bail!("nothing to answer: give --queries FILE or --text TEXT");
@@ -123,34 +236,44 @@ pub(super) fn run(args: &SearchArgs, _shared: &Shared) -> Result<()> {
         bail!("--queries needs --out RUN for the ranking");
     };
     let queries = data::load_queries(queries)?;
-    let searcher = Searcher::open(args)?;
+    let searcher = Searcher::open(args, shared)?;
     let mut progress = Progress::new("searching", queries.len() as u64);
     let mut hits = Vec::with_capacity(queries.len());
+    let mut accuracy = Accuracy {
+        wanted: args.measure_accuracy,
+        ..Accuracy::default()
+    };
     for window in queries.chunks(WINDOW) {
-        hits.extend(searcher.search(window, args.k)?);
+        hits.extend(searcher.search(window, args.k, &mut accuracy)?);
         progress.at(hits.len() as u64, "");
     }
     progress.finish();
     let tag = args.tag.as_deref().unwrap_or_else(|| searcher.tag());
     let run = run_of(tag, &queries, &hits, |passage| searcher.doc_id(passage))?;
     run.write(out)?;
+    if accuracy.wanted {
+        let share = accuracy.found as f64 / accuracy.of.max(1) as f64;
+        say!("{share:.4} of the exact best {} found", args.k);
+    }
     eprintln!("{} queries, run in {}", queries.len(), out.display());
     Ok(())
 }
 
-fn answer_on_terminal(args: &SearchArgs, text: &str) -> Result<()> {
+fn answer_on_terminal(args: &SearchArgs, text: &str, shared: &Shared) -> Result<()> {
     if text.trim().is_empty() {
         bail!("--text is empty: nothing to answer");
     }
     if args.out.is_some() {
         bail!("--out has no meaning with --text");
     }
-    let searcher = Searcher::open(args)?;
+    let searcher = Searcher::open(args, shared)?;
     let query = Query {
         id: QueryId::from("text"),
         text: text.into(),
     };
-    let hits = searcher.search(&[query], args.k.min(10))?.remove(0);
+    let hits = searcher
+        .search(&[query], args.k.min(10), &mut Accuracy::default())?
+        .remove(0);
     if hits.is_empty() {
         say!("no passage has anything in common with the query");
     }

@@ -7,18 +7,15 @@ use clap::{ArgGroup, Args};
 use hashbrown::HashMap;
 use rayon::prelude::*;
 
+use super::encoding::TextEncoder;
 use super::progress::Progress;
 use super::shared::Shared;
 use super::table::say;
 use crate::data::trec::{Qrels, Run};
 use crate::data::{Corpus, load_queries};
-use crate::experiment::OpenedModel;
-use crate::model::{self, Role, encode_all};
+use crate::model::Role;
 use crate::retrieve::bm25::{Bm25, Bm25Options};
-use crate::types::{DocId, PassageIdx, Query, TokenId};
-
-/// Tokens that are read at a time.
-const BATCH_TOKENS: usize = 8192;
+use crate::types::{DocId, PassageIdx, Query};
 
 /// Scores the candidates of a run by BM25 or a trained model: a teacher for `contrast.teacher` of a configuration.
 #[derive(Args, Debug)]
@@ -147,42 +144,20 @@ fn by_model(
     pairs: &Pairs,
     shared: &Shared,
 ) -> Result<Vec<Vec<f64>>> {
-    let device = model::open_device(&shared.device)?;
-    let opened = OpenedModel::open(folder, &device)?;
-    let encoder = opened.encoder()?;
-    opened.model.check_both_ways(encoder)?;
-    let tokenizer = opened.tokenizer()?;
-    let tokens = |text: &str, role: Role| -> Result<Vec<TokenId>> {
-        Ok(tokenizer.encode_framed(text, encoder.tokens(role), encoder.closes())?)
-    };
+    let encoder = TextEncoder::open(folder, shared)?;
     let mut wanted: Vec<PassageIdx> = pairs.passages.concat();
     wanted.sort_unstable();
     wanted.dedup();
-    let passages = wanted
-        .par_iter()
-        .map(|&p| tokens(&corpus.passage(p).full_text(), Role::Passage));
-    let passages: Vec<Vec<TokenId>> = passages.collect::<Result<_>>()?;
-    let queries = pairs
-        .queries
-        .par_iter()
-        .map(|q| tokens(&q.text, Role::Query));
-    let queries: Vec<Vec<TokenId>> = queries.collect::<Result<_>>()?;
-    let encode = |texts: &[Vec<TokenId>], role: Role, label: &str| {
+    let encode = |texts: &[String], role: Role, label: &str| {
         let mut bar = Progress::new(label, texts.len() as u64);
-        let made = encode_all(
-            &opened.model,
-            texts,
-            encoder,
-            role,
-            BATCH_TOKENS,
-            &mut |done| {
-                bar.at(done as u64, "");
-            },
-        );
+        let made = encoder.encode(texts, role, &mut |done| bar.at(done as u64, ""));
         bar.finish();
         made
     };
+    let passages = wanted.iter().map(|&p| corpus.passage(p).full_text());
+    let passages: Vec<String> = passages.collect();
     let passages = encode(&passages, Role::Passage, "representing passages")?;
+    let queries: Vec<String> = pairs.queries.iter().map(|q| q.text.clone()).collect();
     let queries = encode(&queries, Role::Query, "representing queries")?;
     let places: HashMap<PassageIdx, usize> = wanted
         .iter()

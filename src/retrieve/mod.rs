@@ -7,6 +7,7 @@ use crate::tokenizer::TokenizerError;
 use crate::types::{DocId, Hit, PassageIdx, Query};
 
 pub mod bm25;
+pub mod dense;
 pub mod doc2query;
 pub mod docid;
 mod error;
@@ -17,10 +18,12 @@ mod search_error;
 mod simd;
 pub mod sparse;
 mod top_k;
+mod vectors;
 
 pub use error::VectorError;
 pub use search_error::SearchError;
 pub use top_k::TopK;
+pub use vectors::VectorIndex;
 
 /// Why a search failed.
 #[derive(Debug, thiserror::Error)]

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::file::{FORMAT, Header, Kind};
+use super::file::{FORMAT, Header, Kind, MODEL};
 use super::{Precision, SparseIndex, SparseOptions, VectorError, Weight, check};
 use crate::atomic_file;
 use crate::section_file::{self, Bytes, IdList, Section, as_bytes};
@@ -72,6 +72,12 @@ impl SparseBuilder {
     /// Adds a section of the maker's own, of a kind from 32.
     pub(crate) fn attach(&mut self, kind: u16, bytes: Vec<u8>) {
         self.extra.push((kind, bytes));
+    }
+
+    /// Names the model that made the vectors, by the hash of what made it.
+    pub fn of_model(mut self, identity: &str) -> Self {
+        self.attach(MODEL, identity.into());
+        self
     }
 
     /// Builds the index and writes it to `path`, which is complete or untouched afterwards.

@@ -18,6 +18,7 @@
 //!    8  postings: the weight, in steps                              u8 or f32
 //!   10  ends of the passages' external ids in section 11            u64, passages
 //!   11  external ids, UTF-8, one after the other                    bytes
+//!   31  hash of what made the model that made the vectors, UTF-8    bytes, or none
 //! 32..  what the maker of the index adds, such as the words of its terms
 //! ```
 
@@ -48,6 +49,9 @@ pub(super) enum Kind {
     IdEnds = 10,
     IdBytes = 11,
 }
+
+/// The section that names the model.
+pub(super) const MODEL: u16 = 31;
 
 /// Names of the kinds, from kind 1.
 const PARTS: [&str; 11] = [
@@ -303,6 +307,12 @@ impl SparseIndex {
     /// Hash of what the index holds, from its checksums; reads nothing.
     pub fn fingerprint(&self) -> u64 {
         self.file.checksum
+    }
+
+    /// Hash of what made the model that made the vectors, if a model did.
+    pub fn model(&self) -> Option<String> {
+        let bytes = self.extra::<u8>(MODEL)?;
+        Some(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     /// A section that the maker of the index added.
