@@ -585,6 +585,9 @@ impl Config {
             ));
         }
         objective.docids.check()?;
+        if self.ranking.title_weight > 0.0 && !objective.titles {
+            return Err("ranking.title_weight counts generated titles: let the model learn to write them with objective.titles = true".into());
+        }
         let docids = self.docids.check();
         docids.map_err(|e| format!("docids: {e}"))?;
         self.contrast.check()?;

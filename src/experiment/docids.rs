@@ -7,15 +7,16 @@ use serde::{Deserialize, Serialize};
 
 use super::{Experiment, ExperimentError, ModelSpec, TrainedModel};
 use crate::config::DocidMixture;
-use crate::data::example::{Example, ExampleError, ExampleMaker, nested_subset};
+use crate::data::example::{Example, ExampleError, ExampleMaker, View, nested_subset};
 use crate::data::trec::Qrels;
 use crate::data::{self, Corpus, Pair};
 use crate::decode::DecodeOptions;
 use crate::docid::{self, DocidOptions, Docids, Method};
-use crate::index::{NgramIndex, Trie};
+use crate::index::{Field, NgramIndex, Trie};
 use crate::model::Model;
 use crate::retrieve::docid::DocidRetriever;
 use crate::retrieve::generative::Generative;
+use crate::retrieve::multi_view::MultiView;
 use crate::tokenizer::Tokenizer;
 use crate::train::ExampleSource;
 use crate::types::{Hit, Query, TokenId};
@@ -102,7 +103,8 @@ impl Experiment {
         }
     }
 
-    /// The rankings that a generative model gives for queries, `evaluate.depth` deep, and the tokens of their prompts.
+    /// The rankings that a generative model gives for queries, `evaluate.depth` deep, and the tokens of their prompts
+    /// (of all views together).
     ///
     /// # Errors
     /// What tokenizer, model and ranking give.
@@ -123,7 +125,9 @@ impl Experiment {
                 .map(|a| (a.hits, a.prompt_tokens))
                 .collect());
         }
-        let retriever = self.generative(trained, decode);
+        let titles = self.config.ranking.title_weight > 0.0;
+        let titles = titles.then(|| self.index().with_field(Field::Title));
+        let retriever = MultiView::new(self.generative(trained, decode), titles.as_ref());
         let answers = retriever.answer(queries, depth)?;
         Ok(answers
             .into_iter()
@@ -144,6 +148,7 @@ impl Experiment {
             template: self.template(),
             decode,
             ranking: &self.config.ranking,
+            view: View::Ngram,
         }
     }
 

@@ -12,6 +12,7 @@ pub mod doc2query;
 pub mod docid;
 mod error;
 pub mod generative;
+pub mod multi_view;
 pub mod ranking;
 mod search_error;
 mod simd;

@@ -52,6 +52,7 @@ pub(super) fn run(path: &Path, args: &DecodeArgs, shared: &Shared) -> Result<()>
         ("--stream", args.stream),
         ("--oracle", args.oracle),
         ("--prefix", !args.prefix.is_empty()),
+        ("--titles", args.titles != 0.0),
         ("--index", args.index.is_some()),
         ("--max-new-tokens", args.max_new_tokens.is_some()),
         ("--min-new-tokens", args.min_new_tokens != 1),
