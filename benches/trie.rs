@@ -6,7 +6,7 @@
 //! ```
 //! Identifiers are drawn: codes prefer small numbers, and three in ten differ from the one before in their last codes
 //! alone. `serve` writes them to FILE, a byte per code, and then reads a depth per line of stdin: it answers with the
-//! CPU time of a step of 100 prefixes of that depth, so that runs of the two programs alternate.
+//! CPU time of a step of 100 prefixes of that depth, bare and with a mask over the vocabulary, so that runs of the two programs alternate.
 
 use std::hint::black_box;
 use std::io::BufRead;
@@ -95,13 +95,19 @@ fn prefixes(trie: &Trie, all: &[u32], levels: usize, codes: usize) -> Vec<Vec<Ve
     sets
 }
 
-/// CPU microseconds of one step of 100 prefixes, and the continuations it gave.
-fn step(trie: &Trie, sets: &[Vec<TrieState>]) -> (f64, usize) {
+/// CPU microseconds of one step of 100 prefixes, and the continuations it gave; with a mask over the vocabulary, as a
+/// logits processor makes, or without.
+fn step(trie: &Trie, sets: &[Vec<TrieState>], masked: bool) -> (f64, usize) {
     let mut out = Continuations::new();
     let mut given = 0;
+    let mut mask = vec![];
     let begun = cpu_micros(Clock::Thread);
     for set in sets {
         trie.continuations(set, &mut out);
+        if masked {
+            out.mask_rows(trie.vocab_size(), &mut mask);
+            black_box(&mask);
+        }
         // What a beam search reads of it: every token, the states of a few.
         for row in out.iter() {
             given += row.tokens.len();
@@ -147,7 +153,8 @@ fn alone(n: usize, levels: usize, codes: usize) {
     let sets = prefixes(file.trie(), &all, levels, codes);
     println!("step of {BEAMS} prefixes: depth, microseconds, continuations");
     for (depth, sets) in sets.iter().enumerate() {
-        let mut rounds: Vec<(f64, usize)> = (0..5).map(|_| step(file.trie(), sets)).collect();
+        let mut rounds: Vec<(f64, usize)> =
+            (0..5).map(|_| step(file.trie(), sets, false)).collect();
         rounds.sort_by(|a, b| a.0.total_cmp(&b.0));
         let (micros, given) = rounds[2];
         println!("  {depth:>3} {:>8.2} {given:>8}", micros);
@@ -168,6 +175,7 @@ fn serve(path: &Path, n: usize, levels: usize, codes: usize) {
     };
     for line in std::io::stdin().lock().lines() {
         let depth: usize = line.expect("stdin").trim().parse().expect("a depth");
-        println!("{}", step(&trie, &sets[depth]).0);
+        let [bare, masked] = [false, true].map(|masked| step(&trie, &sets[depth], masked).0);
+        println!("{bare} {masked}");
     }
 }

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::example::{SpanOptions, Template};
 use crate::data::masking::MaskingOptions;
 use crate::data::synth::SynthOptions;
 use crate::decode::DecodeOptions;
@@ -16,11 +15,13 @@ use crate::docid::{DocidOptions, Method};
 use crate::model::{EncoderOptions, ModelOptions, Pooling};
 use crate::retrieve::ranking::RankingOptions;
 use crate::tokenizer::TokenizerKind;
-use crate::train::{ContrastOptions, Loss, TrainOptions};
+use crate::train::{ContrastOptions, TrainOptions};
 
 mod executor;
+mod objective;
 
 pub use executor::{ExecutorKind, ExecutorOptions, FitAfter, SlurmOptions};
+pub use objective::{DocidMixture, ObjectiveOptions, RetrieverKind, Task};
 
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -177,148 +178,6 @@ impl Default for TokenizerOptions {
             path: None,
             kind: TokenizerKind::Bpe,
             vocab: 8192,
-        }
-    }
-}
-
-/// What the model learns to emit for a query.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ObjectiveOptions {
-    /// What is read and what is written.
-    pub task: Task,
-    /// How spans are drawn from a relevant passage.
-    pub span: SpanOptions,
-    /// Whether the passage's title is a target too, once per pair and epoch.
-    pub titles: bool,
-    /// What identifiers are learned from, for the task `docids`.
-    #[serde(skip_serializing_if = "DocidMixture::is_default")]
-    pub docids: DocidMixture,
-    /// The prompts.
-    pub template: Template,
-}
-
-/// How often an epoch holds each kind of example whose target is an identifier; 0.5 is half of them, drawn anew for every
-/// epoch, and 2 is each of them twice.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct DocidMixture {
-    /// Training queries, with the identifiers of their relevant passages.
-    pub queries: f64,
-    /// Passages, each with its own (DSI's indexing); every passage of the corpus, whatever the data fraction.
-    pub passages: f64,
-    /// Queries of `pseudo_queries`, with the identifiers of the passages they were written for (DSI-QG).
-    pub pseudo: f64,
-    /// A folder written by `genret decode --task queries` for this corpus.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pseudo_queries: Option<PathBuf>,
-}
-
-impl Default for DocidMixture {
-    fn default() -> Self {
-        Self {
-            queries: 1.0,
-            passages: 1.0,
-            pseudo: 0.0,
-            pseudo_queries: None,
-        }
-    }
-}
-
-impl DocidMixture {
-    fn is_default(&self) -> bool {
-        *self == Self::default()
-    }
-
-    fn check(&self) -> Result<(), String> {
-        let weights = [self.queries, self.passages, self.pseudo];
-        if weights.iter().any(|w| !(0.0..=1000.0).contains(w)) || weights.iter().sum::<f64>() == 0.0
-        {
-            return Err("objective.docids: queries, passages and pseudo must lie between 0 and 1000, and not all be 0".into());
-        }
-        if (self.pseudo > 0.0) != self.pseudo_queries.is_some() {
-            return Err("objective.docids: pseudo and pseudo_queries go together: a weight above 0 and the folder that `genret decode --task queries` wrote".into());
-        }
-        Ok(())
-    }
-}
-
-/// How passages are found for a query.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum RetrieverKind {
-    /// A model writes n-grams of them.
-    #[default]
-    Generative,
-    /// Weights of vocabulary terms and an inverted index.
-    Sparse,
-    /// Vectors and inner products.
-    Dense,
-}
-
-impl RetrieverKind {
-    /// The name, as configurations write it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Generative => "generative",
-            Self::Sparse => "sparse",
-            Self::Dense => "dense",
-        }
-    }
-}
-
-/// What a model learns.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Task {
-    /// N-grams of relevant passages for a query: retrieval.
-    #[default]
-    Ngrams,
-    /// Identifiers of relevant passages for a query, and of passages for themselves: retrieval.
-    Docids,
-    /// Queries for a passage, one example per pair (doc2query, Nogueira et al. 2019).
-    Queries,
-    /// Masked tokens of passages, read in both directions: what representations begin with.
-    Mntp,
-    /// Representations, by contrast with negatives.
-    Cl,
-    /// Representations, by distilling a teacher.
-    Kd,
-    /// Representations, by half of each.
-    #[serde(rename = "cl+kd")]
-    ClKd,
-}
-
-impl Task {
-    /// The name, as configurations write it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Ngrams => "ngrams",
-            Self::Docids => "docids",
-            Self::Queries => "queries",
-            Self::Mntp => "mntp",
-            Self::Cl => "cl",
-            Self::Kd => "kd",
-            Self::ClKd => "cl+kd",
-        }
-    }
-
-    /// The loss, of tasks that learn representations.
-    pub fn loss(self) -> Option<Loss> {
-        match self {
-            Self::Ngrams | Self::Docids | Self::Queries | Self::Mntp => None,
-            Self::Cl => Some(Loss::Contrastive),
-            Self::Kd => Some(Loss::Distillation),
-            Self::ClKd => Some(Loss::Both),
-        }
-    }
-
-    /// Whether models of this task can be those of `retriever`.
-    fn serves(self, retriever: RetrieverKind) -> bool {
-        match self {
-            Self::Ngrams | Self::Docids | Self::Queries => retriever == RetrieverKind::Generative,
-            Self::Mntp => true,
-            Self::Cl | Self::Kd | Self::ClKd => retriever != RetrieverKind::Generative,
         }
     }
 }
@@ -585,6 +444,9 @@ impl Config {
             ));
         }
         objective.docids.check()?;
+        if self.ranking.title_weight > 0.0 && !objective.titles {
+            return Err("ranking.title_weight counts generated titles: let the model learn to write them with objective.titles = true".into());
+        }
         let docids = self.docids.check();
         docids.map_err(|e| format!("docids: {e}"))?;
         self.contrast.check()?;

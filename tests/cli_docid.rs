@@ -183,12 +183,29 @@ fn a_model_learns_and_writes_identifiers() {
         run.lines()
             .all(|line| ids.iter().any(|id| line.split(' ').nth(2) == Some(id)))
     );
+    // What is deleted is not written any more; the others are found as before.
+    fs::copy(folder.join("out/docids-rq.genret"), folder.join("less")).unwrap();
+    succeed(&folder, &words("docid delete less --ids few"));
+    let rest = format!(
+        "decode --model {model} --docids less --queries out/data --beam 20 --k 10 --out rest.trec"
+    );
+    succeed(&folder, &words(&rest));
+    let run = fs::read_to_string(folder.join("rest.trec")).unwrap();
+    assert!(
+        run.lines()
+            .all(|line| ids.iter().all(|id| line.split(' ').nth(2) != Some(id)))
+    );
     let cgl = format!(
         "cgl --model {model} --docids out/docids-rq.genret --queries out/data --qrels out/data/qrels/test.tsv \
          --negatives 20 --limit 5 --json"
     );
     let said = succeed(&folder, &words(&cgl));
     assert!(said.contains("@20x1"), "{said}");
+    refuse(
+        &folder,
+        &words(&cgl.replace("out/docids-rq.genret", "less")),
+        &["less", "deleted"],
+    );
     // Wrong together.
     let index = format!("decode --model {model} --index out/none --queries out/data --out x");
     refuse(&folder, &words(&index), &["out/none"]);

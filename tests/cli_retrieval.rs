@@ -274,6 +274,13 @@ fn runs_are_fused_and_suites_evaluated() {
         &folder,
         &words("evaluate --suite suite --bm25 bm25 --runs bm25 --compare --json"),
     );
+    let train = "train --config tiny.toml --set retriever=dense --set objective.task=cl --set train.epochs=0.1";
+    succeed(&folder, &words(train));
+    let model = only_model(&folder.join("out"));
+    let model = model.to_str().unwrap();
+    let evaluate = format!("evaluate --suite suite --bm25 bm25 --model {model} --measures RR@10");
+    succeed(&folder, &words(&evaluate));
+    assert!(Path::new(model).join("suite/group/three.trec").exists());
     refuse(
         &folder,
         &words("evaluate --suite suite --runs other"),

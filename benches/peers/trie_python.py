@@ -5,7 +5,8 @@
 
 The dictionary tree and its look-up are what `prefix_allowed_tokens_fn` of transformers' `generate` is given by GENRE and RIPOR: nested
 dicts, walked from the root for every prefix, a list of keys returned. Both programs hold the same identifiers and answer for 100
-prefixes of the same depth, in turn; CPU time. pygtrie, where it is installed, shows what its tree takes of memory.
+prefixes of the same depth, in turn; CPU time. "In generate" is the step as generation does it, a mask over the vocabulary included: transformers'
+PrefixConstrainedLogitsProcessor on one thread, and genret's rows of bits. pygtrie, where it is installed, shows what its tree takes of memory.
 """
 
 import random
@@ -15,6 +16,9 @@ import subprocess
 import sys
 import tempfile
 import time
+
+import torch
+from transformers import PrefixConstrainedLogitsProcessor
 
 ROUNDS = 5
 SETS = 20
@@ -41,6 +45,7 @@ def resident():
 
 
 def main():
+    torch.set_num_threads(1)
     program = sys.argv[1]
     n, levels, codes = (int(a) for a in (sys.argv[2:] + ["1000000", "32", "256"][len(sys.argv) - 2 :]))
     with tempfile.TemporaryDirectory() as folder:
@@ -61,8 +66,10 @@ def main():
             insert(trie, identifier(i))
         print(f"dictionaries build in {time.process_time() - begun:.1f} s, {(resident() - before) / n:.0f} bytes per identifier")
         some = random.Random(1)
+        scores = torch.zeros(100, levels * codes)
+        processor = PrefixConstrainedLogitsProcessor(lambda _, prefix: get(trie, prefix.tolist()), 100)
         for depth in sorted({0, 1, 2, 3, 4, levels // 2, levels - 1}):
-            ours, theirs = [], []
+            ours, theirs, ours_masked, theirs_masked = [], [], [], []
             for _ in range(ROUNDS):
                 sets = [[identifier(some.randrange(n))[:depth] for _ in range(100)] for _ in range(SETS)]
                 begun = time.process_time()
@@ -70,11 +77,23 @@ def main():
                     for prefix in prefixes:
                         get(trie, prefix)
                 theirs.append((time.process_time() - begun) / SETS * 1e6)
+                if depth > 0:  # The processor refuses prefixes of nothing.
+                    ids = [torch.tensor(prefixes) for prefixes in sets[:5]]
+                    begun = time.process_time()
+                    for prefixes in ids:
+                        processor(prefixes, scores)
+                    theirs_masked.append((time.process_time() - begun) / len(ids) * 1e6)
                 peer.stdin.write(f"{depth}\n")
                 peer.stdin.flush()
-                ours.append(float(peer.stdout.readline()))
+                bare, masked = map(float, peer.stdout.readline().split())
+                ours.append(bare)
+                ours_masked.append(masked)
             a, b = statistics.median(ours), statistics.median(theirs)
-            print(f"depth {depth:>3}: {a:>9.2f} us, dictionaries {b:>9.1f} us, {b / a:>6.0f} x")
+            line = f"depth {depth:>3}: {a:>6.2f} us, dictionaries {b:>6.1f} us, {b / a:>4.0f} x"
+            if theirs_masked:
+                a, b = statistics.median(ours_masked), statistics.median(theirs_masked)
+                line += f"; in generate {a:>6.1f} and {b:>7.0f} us, {b / a:>4.0f} x"
+            print(line)
         del trie
         try:
             import pygtrie

@@ -84,11 +84,11 @@ pub(super) fn run(args: &CglArgs, shared: &Shared) -> Result<()> {
     let (cases, ids, spans) = match &args.docids {
         Some(path) => {
             let (docids, trie) = docids::open(path, &trained, &tokenizer)?;
-            let targets: Vec<_> = trie
-                .ids()
-                .into_iter()
-                .map(Option::unwrap_or_default)
-                .collect();
+            let targets: Option<Vec<_>> = trie.ids().into_iter().collect();
+            let targets = targets.with_context(|| {
+                let path = path.display();
+                format!("{path}: passages were deleted, and negatives are drawn from all: give the file of before")
+            })?;
             let ids: Vec<String> = docids.file().doc_ids().map(String::from).collect();
             let known = docids.file().doc_ids().zip((0..).map(PassageIdx));
             let places: HashMap<&str, PassageIdx> = known.collect();

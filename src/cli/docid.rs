@@ -10,13 +10,17 @@ use super::shared::Shared;
 use super::table::{print, say, table};
 use crate::data::Corpus;
 use crate::docid::{self, DocidOptions, Docids, Method, Report, Resolve};
+use crate::index::PassageSet;
 use crate::tokenizer::Tokenizer;
+use crate::types::PassageIdx;
 
 /// Verbs of `genret docid`.
 #[derive(Subcommand, Debug)]
 pub enum DocidCommand {
     /// Make an identifier for every passage of a corpus.
     Build(BuildArgs),
+    /// Delete the identifiers of passages: no model writes them any more. Others keep theirs.
+    Delete(DeleteArgs),
     /// Show what the identifiers of a file are like.
     Stats(StatsArgs),
     /// Read a whole file and compare it with its checksums.
@@ -68,6 +72,16 @@ pub struct BuildArgs {
     json: bool,
 }
 
+/// Flags of `genret docid delete`.
+#[derive(Args, Debug)]
+pub struct DeleteArgs {
+    /// A file made by `genret docid build`.
+    docids: PathBuf,
+    /// File with the ids of the passages to delete, one per line.
+    #[arg(long)]
+    ids: PathBuf,
+}
+
 /// Flags of `genret docid stats`.
 #[derive(Args, Debug)]
 pub struct StatsArgs {
@@ -114,6 +128,7 @@ enum ResolveName {
 pub(super) fn run(command: &DocidCommand, shared: &Shared) -> Result<()> {
     match command {
         DocidCommand::Build(args) => build(args, shared),
+        DocidCommand::Delete(args) => delete(args),
         DocidCommand::Stats(args) => stats(args),
         DocidCommand::Verify(args) => {
             Docids::open(&args.docids)?
@@ -198,8 +213,28 @@ fn options(args: &BuildArgs, shared: &Shared) -> Result<DocidOptions> {
     Ok(options)
 }
 
+fn delete(args: &DeleteArgs) -> Result<()> {
+    let docids = Docids::open(&args.docids)?;
+    let places = docids.file().doc_ids().zip((0..).map(PassageIdx));
+    docids.delete(&PassageSet::read_listed(&args.ids, places)?)?;
+    let trie = Docids::open(&args.docids)?;
+    let trie = trie.file().trie();
+    eprintln!(
+        "{}: {} of {} passages have an identifier",
+        args.docids.display(),
+        trie.num_identified(),
+        trie.num_passages()
+    );
+    Ok(())
+}
+
 fn stats(args: &StatsArgs) -> Result<()> {
     let docids = Docids::open(&args.docids)?;
+    let trie = docids.file().trie();
+    let deleted = trie.num_passages() - trie.num_identified();
+    if deleted > 0 {
+        eprintln!("{deleted} passages were deleted; figures as they were before");
+    }
     describe(&docids.notes().report, &args.docids, args.json)?;
     if !args.json {
         let name = |part: &str| format!("  {part}");

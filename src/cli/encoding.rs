@@ -5,11 +5,14 @@ use std::path::Path;
 use anyhow::Result;
 use rayon::prelude::*;
 
+use super::progress::Progress;
 use super::shared::Shared;
+use crate::data::Corpus;
 use crate::experiment::OpenedModel;
 use crate::model::{self, EncoderOptions, Role, Vectors, encode_all};
+use crate::retrieve::VectorIndex;
 use crate::tokenizer::Tokenizer;
-use crate::types::TokenId;
+use crate::types::{Hit, Passage, Query, TokenId};
 
 /// Tokens that are read at a time.
 const BATCH_TOKENS: usize = 8192;
@@ -43,6 +46,24 @@ impl TextEncoder {
     /// Numbers in a vector: terms, or dimensions.
     pub(super) fn width(&self) -> usize {
         self.options.width(&self.opened.model.config())
+    }
+
+    /// The best `k` passages of `corpus` for each query, exactly; everything is held in memory.
+    pub(super) fn rank(
+        &self,
+        corpus: &Corpus,
+        queries: &[Query],
+        k: usize,
+    ) -> Result<Vec<Vec<Hit>>> {
+        let mut bar = Progress::new("representing passages", corpus.len() as u64);
+        let texts: Vec<String> = corpus.passages().iter().map(Passage::full_text).collect();
+        let passages = self.encode(&texts, Role::Passage, &mut |done| bar.at(done as u64, ""))?;
+        bar.finish();
+        let texts: Vec<&str> = queries.iter().map(|query| &query.text[..]).collect();
+        let queries = self.encode(&texts, Role::Query, &mut |_| ())?;
+        let ids = corpus.passages().iter().map(|passage| passage.id.as_str());
+        let index = VectorIndex::build(ids, &passages, self.width())?;
+        Ok(index.search(&queries, k)?.0)
     }
 
     /// The vectors of `texts` in their order; `progress` is told how many are done.

@@ -50,6 +50,16 @@ pub enum TrecError {
         /// What stands there.
         found: String,
     },
+    /// A line of JSON that is not a score.
+    #[error("{}:{line}: {message}; expected {{\"query\": id, \"doc\": id, \"score\": number}}", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// What is wrong.
+        message: String,
+    },
     /// A document is judged or ranked twice for one query.
     #[error("{}:{line}: document {:?} appears again for query {:?}, first in line {first}; remove one of the lines", path.display(), doc.as_str(), query.as_str())]
     Duplicate {
@@ -324,6 +334,16 @@ pub struct Run {
     find: HashMap<QueryId, usize>,
 }
 
+/// A score as JSON.
+#[derive(serde::Deserialize)]
+struct ScoreRow {
+    #[serde(alias = "query_id", alias = "query-id", alias = "qid")]
+    query: String,
+    #[serde(alias = "doc_id", alias = "corpus-id", alias = "docid", alias = "pid")]
+    doc: String,
+    score: f64,
+}
+
 impl Run {
     /// A run without rankings; `tag` names the system.
     pub fn new(tag: &str) -> Self {
@@ -334,7 +354,7 @@ impl Run {
     }
 
     /// Reads a TREC run, plain, .gz or .zst. The tag is that of the first line. A file without
-    /// lines is a run without rankings.
+    /// lines is a run without rankings. A line may also be a JSON object with `query`, `doc` and `score`.
     ///
     /// # Errors
     /// Fewer than six columns, scores that are not finite, a document twice for a query.
@@ -345,27 +365,39 @@ impl Run {
         let mut names = HashSet::new();
         let mut lines: Vec<Vec<usize>> = vec![];
         while let Some((line, text)) = reader.next_line()? {
-            let mut columns = text.split_ascii_whitespace();
-            let mut next = || columns.next();
-            let (Some(query), Some(_), Some(doc), Some(_), Some(score), Some(tag)) =
-                (next(), next(), next(), next(), next(), next())
-            else {
-                return Err(TrecError::Columns {
-                    path,
+            let object: ScoreRow;
+            let (query, doc, number, tag) = if text.trim_start().starts_with('{') {
+                let parsed = serde_json::from_str(text).map_err(|e| e.to_string());
+                object = parsed.map_err(|message| TrecError::Json {
+                    path: path.clone(),
                     line,
-                    expected: "6 columns (query, Q0, document, rank, score, tag)",
-                    found: text.split_ascii_whitespace().count(),
-                });
+                    message,
+                })?;
+                (&*object.query, &*object.doc, object.score, "jsonl")
+            } else {
+                let mut columns = text.split_ascii_whitespace();
+                let mut next = || columns.next();
+                let (Some(query), Some(_), Some(doc), Some(_), Some(score), Some(tag)) =
+                    (next(), next(), next(), next(), next(), next())
+                else {
+                    return Err(TrecError::Columns {
+                        path,
+                        line,
+                        expected: "6 columns (query, Q0, document, rank, score, tag)",
+                        found: text.split_ascii_whitespace().count(),
+                    });
+                };
+                let number: f64 = score.parse().unwrap_or(f64::NAN);
+                if !number.is_finite() {
+                    return Err(TrecError::Number {
+                        path,
+                        line,
+                        expected: "a finite score",
+                        found: score.into(),
+                    });
+                }
+                (query, doc, number, tag)
             };
-            let number: f64 = score.parse().unwrap_or(f64::NAN);
-            if !number.is_finite() {
-                return Err(TrecError::Number {
-                    path,
-                    line,
-                    expected: "a finite score",
-                    found: score.into(),
-                });
-            }
             if run.queries.is_empty() {
                 run.tag = tag.into();
             }
@@ -562,6 +594,23 @@ mod tests {
         let result = f(&path);
         std::fs::remove_file(&path).unwrap();
         result
+    }
+
+    #[test]
+    fn scores_as_json_are_a_run() {
+        let text = "{\"query\": \"q\", \"doc\": \"a\", \"score\": 1.5}\n{\"query-id\": \"q\", \"corpus-id\": \"b\", \"score\": 2}\n";
+        let run = with_file("jsonl", text, |path| Run::load(path).unwrap());
+        let docs: Vec<_> = run
+            .ranking("q")
+            .unwrap()
+            .iter()
+            .map(|l| (l.doc.as_str(), l.score))
+            .collect();
+        assert_eq!(docs, [("a", 1.5), ("b", 2.0)]);
+        let message = with_file("json-bad", "{\"query\": \"q\"}\n", |path| {
+            Run::load(path).unwrap_err().to_string()
+        });
+        assert!(message.contains(":1: missing field `doc`"), "{message}");
     }
 
     fn qrels_error(text: &str) -> String {

@@ -1,8 +1,13 @@
 //! Clusters of points: k-means (Lloyd 1982) seeded by greedy k-means++ (Arthur and Vassilvitskii 2007), by
 //! mini-batches (Sculley 2010) where there are many points.
 //!
+//! Clusters of next to nothing divide large ones until three quarters of the rounds are over.
+//!
 //! Distances are found on all threads, and every centroid sums its points in their order: the result does not depend
 //! on the number of threads.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 
 use hashbrown::HashSet;
 use rand::RngExt;
@@ -15,6 +20,8 @@ use crate::rng::Stream;
 const BATCH_POINTS: usize = 1 << 17;
 /// Points per cluster among which k-means++ chooses.
 const SEEDS_PER_CLUSTER: usize = 16;
+/// How far a new centroid stands from that of the cluster it divides, on the way to one of its points.
+const SPLIT: f32 = 0.1;
 
 /// How clusters are sought.
 pub(super) struct KmeansOptions {
@@ -53,7 +60,8 @@ pub(super) fn kmeans(
     let mut centroids = seeds(&sample, dims, options.clusters, rng);
     let mut counts = vec![0f64; options.clusters];
     let mut before: Vec<u32> = vec![];
-    for _ in 0..options.iterations {
+    let mut best = (f64::INFINITY, centroids.clone());
+    for round in 0..options.iterations {
         let drawn = (n > options.batch).then(|| draw(points, dims, options.batch, rng));
         let batch = drawn.as_deref().unwrap_or(points);
         let found = nearest(batch, &centroids, dims);
@@ -62,44 +70,102 @@ pub(super) fn kmeans(
             if codes == before {
                 break;
             }
+            best = best.min_by_error(&found, &centroids);
             counts.fill(0.0);
         }
         let members = members(&codes, options.clusters);
-        let far = farthest(&found, members.iter().filter(|m| m.is_empty()).count());
-        let mut far = far.into_iter();
-        let replaced: Vec<Option<u32>> = (members.iter().zip(&counts))
-            .map(|(m, count)| (m.is_empty() && *count == 0.0).then(|| far.next())?)
-            .collect();
-        centroids
-            .par_chunks_exact_mut(dims)
-            .zip(&members)
-            .zip(&mut counts)
-            .zip(&replaced)
-            .for_each(|(((centroid, members), count), replaced)| {
-                let point = |at: u32| &batch[at as usize * dims..(at as usize + 1) * dims];
-                if let Some(at) = *replaced {
-                    centroid.copy_from_slice(point(at));
-                    return;
+        move_to_means(batch, dims, &mut centroids, &mut counts, &members);
+        if 4 * round < 3 * options.iterations {
+            for (small, large) in unequal(&members) {
+                let at = members[large][rng.random_range(0..members[large].len())] as usize;
+                for i in 0..dims {
+                    let from = centroids[large * dims + i];
+                    let towards = batch[at * dims + i] - from;
+                    centroids[small * dims + i] = from + SPLIT * towards;
                 }
-                let more = members.len() as f64;
-                if more == 0.0 {
-                    return;
-                }
-                let mut sum = vec![0f64; dims];
-                for &at in members {
-                    for (sum, x) in sum.iter_mut().zip(point(at)) {
-                        *sum += f64::from(*x);
-                    }
-                }
-                // The mean of all points that the cluster has had.
-                for (old, sum) in centroid.iter_mut().zip(&sum) {
-                    *old = ((f64::from(*old) * *count + sum) / (*count + more)) as f32;
-                }
-                *count += more;
-            });
+                counts[small] = 0.0;
+            }
+        }
         before = codes;
     }
-    centroids
+    if n > options.batch {
+        return centroids;
+    }
+    let found = nearest(points, &centroids, dims);
+    best.min_by_error(&found, &centroids).1
+}
+
+/// Centroids with the sum of squared distances to them.
+trait ByError {
+    fn min_by_error(self, found: &[(u32, f32)], centroids: &[f32]) -> Self;
+}
+
+impl ByError for (f64, Vec<f32>) {
+    fn min_by_error(self, found: &[(u32, f32)], centroids: &[f32]) -> Self {
+        let error: f64 = found.iter().map(|f| f64::from(f.1)).sum();
+        if error < self.0 {
+            (error, centroids.to_vec())
+        } else {
+            self
+        }
+    }
+}
+
+/// Moves every centroid to the mean of all points that it has had: `counts` of them, and its `members` of `batch`.
+fn move_to_means(
+    batch: &[f32],
+    dims: usize,
+    centroids: &mut [f32],
+    counts: &mut [f64],
+    members: &[Vec<u32>],
+) {
+    let all = centroids
+        .par_chunks_exact_mut(dims)
+        .zip(counts)
+        .zip(members);
+    all.for_each(|((centroid, count), members)| {
+        if members.is_empty() {
+            return;
+        }
+        let mut sum = vec![0f64; dims];
+        for &at in members {
+            let point = &batch[at as usize * dims..(at as usize + 1) * dims];
+            for (sum, x) in sum.iter_mut().zip(point) {
+                *sum += f64::from(*x);
+            }
+        }
+        let more = members.len() as f64;
+        for (old, sum) in centroid.iter_mut().zip(&sum) {
+            *old = ((f64::from(*old) * *count + sum) / (*count + more)) as f32;
+        }
+        *count += more;
+    });
+}
+
+/// Clusters of next to nothing, each with a large one that it is to share: among points of many dimensions of which
+/// none are near each other, the centroid with the smallest norm is the nearest to nearly all, and the others keep
+/// the one point that they began with.
+fn unequal(members: &[Vec<u32>]) -> Vec<(usize, usize)> {
+    let clusters = members.len();
+    let share = members.iter().map(Vec::len).sum::<usize>() / clusters;
+    let small = (0..clusters).filter(|&c| members[c].len() * 16 <= share);
+    let mut large: BinaryHeap<(usize, Reverse<usize>, usize)> = (0..clusters)
+        .filter(|&c| members[c].len() > 2 * share.max(1))
+        .map(|c| (members[c].len(), Reverse(c), 1))
+        .collect();
+    let mut pairs = vec![];
+    for small in small {
+        let Some((part, Reverse(cluster), parts)) = large.pop() else {
+            break;
+        };
+        if part <= 2 * share.max(1) {
+            break;
+        }
+        pairs.push((small, cluster));
+        let part = members[cluster].len() / (parts + 1);
+        large.push((part, Reverse(cluster), parts + 1));
+    }
+    pairs
 }
 
 /// `limit` different points in their order, or all if there are not more.
@@ -193,19 +259,6 @@ pub(super) fn members(codes: &[u32], clusters: usize) -> Vec<Vec<u32>> {
     members
 }
 
-/// The `limit` points that are farthest from their centroids, farthest first, none at a centroid itself.
-fn farthest(found: &[(u32, f32)], limit: usize) -> Vec<u32> {
-    if limit == 0 {
-        return vec![];
-    }
-    let mut order: Vec<u32> = (0..found.len() as u32)
-        .filter(|&at| found[at as usize].1 > 0.0)
-        .collect();
-    order.sort_by(|&a, &b| found[b as usize].1.total_cmp(&found[a as usize].1));
-    order.truncate(limit);
-    order
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -246,6 +299,35 @@ mod tests {
             }
             let different: HashSet<_> = codes.iter().flatten().collect();
             assert_eq!(different.len(), 12);
+        }
+    }
+
+    #[test]
+    fn points_far_from_each_other_are_divided_too() {
+        // Directions of chance, of all lengths: k-means++ alone gives one cluster with nearly all of them.
+        let mut rng = stream(2, "sphere", &[]);
+        let (n, dims, clusters) = (4000, 128, 32);
+        let points: Vec<f32> = (0..n)
+            .flat_map(|at| {
+                let length = 0.2 + 0.8 * at as f32 / n as f32;
+                let point: Vec<f32> = (0..dims).map(|_| rng.random::<f32>() - 0.5).collect();
+                let norm = point.iter().map(|x| x * x).sum::<f32>().sqrt();
+                point.into_iter().map(move |x| x / norm * length)
+            })
+            .collect();
+        for batch in [1 << 17, 2000] {
+            let options = KmeansOptions {
+                clusters,
+                iterations: 20,
+                batch,
+            };
+            let centroids = kmeans(&points, dims, &options, &mut stream(1, "kmeans", &[]));
+            let codes: Vec<u32> = nearest(&points, &centroids, dims)
+                .iter()
+                .map(|f| f.0)
+                .collect();
+            let largest = members(&codes, clusters).iter().map(Vec::len).max();
+            assert!(largest < Some(n / 4), "{largest:?}");
         }
     }
 

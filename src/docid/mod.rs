@@ -20,12 +20,13 @@ use std::path::{Path, PathBuf};
 
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::Xxh3;
 
 pub use report::{LevelReport, Report};
 pub use vectors::Vectors;
 
 use crate::data::Corpus;
-use crate::index::{Trie, TrieBuilder, TrieError, TrieFile};
+use crate::index::{PassageSet, Trie, TrieBuilder, TrieError, TrieFile};
 use crate::rng::stream;
 use crate::tokenizer::{Tokenizer, TokenizerError};
 use crate::types::PassageIdx;
@@ -274,6 +275,8 @@ pub struct Notes {
     pub options: DocidOptions,
     /// Fingerprint of the tokenizer whose tokens they are, for titles.
     pub tokenizer: Option<u64>,
+    /// Hash of all identifiers as they were made: what models have learned, whatever was deleted since.
+    pub identity: u64,
     /// Tokens of that tokenizer; 0 for codes.
     pub vocab_size: usize,
     /// Numbers of a centroid; 0 if there are none.
@@ -331,10 +334,17 @@ pub fn make(
     let mut builder = TrieBuilder::new(codes.alphabet, stride)?;
     codes.codes.iter().try_for_each(|id| builder.push(id))?;
     let trie = builder.finish()?;
+    let mut hasher = Xxh3::new();
+    for id in &codes.codes {
+        hasher.update(&(id.len() as u64).to_le_bytes());
+        id.iter()
+            .for_each(|code| hasher.update(&code.to_le_bytes()));
+    }
     let report = Report::new(&codes, collided, trie.num_ids());
     let notes = Notes {
         options: options.clone(),
         tokenizer: titles_of.map(Tokenizer::fingerprint),
+        identity: hasher.digest(),
         vocab_size: titles_of.map_or(0, Tokenizer::vocab_size),
         dims: if codes.centroids.is_empty() { 0 } else { dims },
         report,
@@ -489,6 +499,27 @@ impl Docids {
     /// than residual quantisation.
     pub fn centroids(&self) -> Option<(&[f32], usize)> {
         (self.notes.dims > 0).then(|| (self.file.numbers(), self.notes.dims))
+    }
+
+    /// Replaces the file by one in which the passages of `deleted` have no identifier. Ordinals, codes and the tokens that
+    /// models have learned stay.
+    ///
+    /// # Errors
+    /// [`TrieError::Io`].
+    pub fn delete(&self, deleted: &PassageSet) -> Result<(), DocidError> {
+        let passages = (0..self.file.trie().num_passages() as u32).map(PassageIdx);
+        let kept: PassageSet = passages.filter(|p| !deleted.contains(*p)).collect();
+        let (file, trie) = (&self.file, self.file.trie().restricted_to(&kept));
+        let (notes, numbers) = (file.notes(), file.numbers());
+        TrieFile::write(
+            &self.path,
+            &trie,
+            file.doc_ids(),
+            file.corpus(),
+            notes,
+            numbers,
+        )?;
+        Ok(())
     }
 
     /// What made the identifiers.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use super::*;
+use crate::index::PassageSet;
 use crate::types::{Passage, TokenId};
 
 fn passage(id: usize, title: &str, text: &str) -> Passage {
@@ -245,6 +246,24 @@ fn a_file_stands_behind_the_vocabulary_of_a_tokenizer() {
         if let Some((numbers, dims)) = centroids {
             assert_eq!((numbers.len(), dims), (3 * 8 * 64, 64));
         }
+    }
+    let docids = Docids::open(&path).unwrap();
+    let (before, identity) = (
+        docids.trie(&tokenizer).unwrap().ids(),
+        docids.notes().identity,
+    );
+    let deleted: PassageSet = [3, 199].map(PassageIdx).into_iter().collect();
+    docids.delete(&deleted).unwrap();
+    let docids = Docids::open(&path).unwrap();
+    docids.file().verify().unwrap();
+    let trie = docids.trie(&tokenizer).unwrap();
+    assert_eq!(
+        (trie.num_identified(), docids.notes().identity),
+        (198, identity)
+    );
+    for (passage, (before, after)) in (0..).zip(before.iter().zip(trie.ids())) {
+        assert_eq!(after.is_none(), deleted.contains(PassageIdx(passage)));
+        assert!(after.is_none() || after == *before);
     }
     let made = made(&corpus, &options(Method::Title));
     made.write(&path, &corpus).unwrap();

@@ -7,15 +7,16 @@ use serde::{Deserialize, Serialize};
 
 use super::{Experiment, ExperimentError, ModelSpec, TrainedModel};
 use crate::config::DocidMixture;
-use crate::data::example::{Example, ExampleError, ExampleMaker, nested_subset};
+use crate::data::example::{Example, ExampleError, ExampleMaker, View, nested_subset};
 use crate::data::trec::Qrels;
 use crate::data::{self, Corpus, Pair};
 use crate::decode::DecodeOptions;
 use crate::docid::{self, DocidOptions, Docids, Method};
-use crate::index::{NgramIndex, Trie};
+use crate::index::{Field, NgramIndex, Trie};
 use crate::model::Model;
 use crate::retrieve::docid::DocidRetriever;
 use crate::retrieve::generative::Generative;
+use crate::retrieve::multi_view::MultiView;
 use crate::tokenizer::Tokenizer;
 use crate::train::ExampleSource;
 use crate::types::{Hit, Query, TokenId};
@@ -25,8 +26,8 @@ use crate::types::{Hit, Query, TokenId};
 pub struct DocidSpec {
     /// How they are made.
     pub options: DocidOptions,
-    /// Tells their file from others.
-    pub fingerprint: u64,
+    /// Tells them from others.
+    pub identity: u64,
 }
 
 /// Identifiers by one method, as tokens of the experiment's models.
@@ -71,12 +72,12 @@ impl DocidSet {
         Ok(Self {
             ids: ids.ok_or_else(|| ExperimentError::Damaged {
                 path,
-                message: "a passage has no identifier".into(),
+                message: "a passage has no identifier (any more)".into(),
             })?,
             trie,
             spec: DocidSpec {
                 options: options.clone(),
-                fingerprint: docids.file().fingerprint(),
+                identity: docids.notes().identity,
             },
             vocab_size: docids.vocab_size(tokenizer),
             docids,
@@ -102,7 +103,8 @@ impl Experiment {
         }
     }
 
-    /// The rankings that a generative model gives for queries, `evaluate.depth` deep, and the tokens of their prompts.
+    /// The rankings that a generative model gives for queries, `evaluate.depth` deep, and the tokens of their prompts
+    /// (of all views together).
     ///
     /// # Errors
     /// What tokenizer, model and ranking give.
@@ -123,7 +125,9 @@ impl Experiment {
                 .map(|a| (a.hits, a.prompt_tokens))
                 .collect());
         }
-        let retriever = self.generative(trained, decode);
+        let titles = self.config.ranking.title_weight > 0.0;
+        let titles = titles.then(|| self.index().with_field(Field::Title));
+        let retriever = MultiView::new(self.generative(trained, decode), titles.as_ref());
         let answers = retriever.answer(queries, depth)?;
         Ok(answers
             .into_iter()
@@ -144,6 +148,7 @@ impl Experiment {
             template: self.template(),
             decode,
             ranking: &self.config.ranking,
+            view: View::Ngram,
         }
     }
 

@@ -5,8 +5,7 @@ use rayon::prelude::*;
 use super::{Experiment, ExperimentError, TrainedModel};
 use crate::eval::cgl;
 use crate::model::{EncoderOptions, Model, Role, Vectors, encode_all};
-use crate::retrieve::sparse::{Precision, SparseBuilder, SparseIndex, SparseOptions};
-use crate::retrieve::{RetrieveError, TopK};
+use crate::retrieve::{RetrieveError, VectorIndex};
 use crate::types::{Hit, PassageIdx, Query, TokenId};
 
 /// Tokens that are read at a time.
@@ -16,8 +15,7 @@ const BATCH_TOKENS: usize = 8192;
 pub struct Represented {
     encoder: EncoderOptions,
     passages: Vectors,
-    /// The same, by terms.
-    inverted: Option<SparseIndex>,
+    index: VectorIndex,
 }
 
 /// What a search found, and what it took.
@@ -32,7 +30,7 @@ pub struct Found {
 
 impl Experiment {
     /// The vectors of all passages by `trained`, searchable; `None` if `progress`, which is told how many are done,
-    /// answers no. Vectors that were made before lie in the model's folder no longer than the process runs.
+    /// answers no.
     pub fn represent(
         &self,
         trained: &TrainedModel,
@@ -53,28 +51,13 @@ impl Experiment {
         if !goes_on {
             return Ok(None);
         }
-        let inverted = match &passages {
-            Vectors::Dense { .. } => None,
-            Vectors::Sparse(vectors) => {
-                let options = SparseOptions {
-                    precision: Precision::Floats,
-                    ..SparseOptions::default()
-                };
-                let width = encoder.width(&trained.model.config());
-                let build = || {
-                    let mut builder = SparseBuilder::new(width, options)?;
-                    for (passage, vector) in self.dataset.corpus.passages().iter().zip(vectors) {
-                        builder.push(passage.id.as_str(), vector)?;
-                    }
-                    builder.into_index()
-                };
-                Some(build().map_err(RetrieveError::from)?)
-            }
-        };
+        let ids = self.dataset.corpus.passages().iter().map(|p| p.id.as_str());
+        let width = encoder.width(&trained.model.config());
+        let index = VectorIndex::build(ids, &passages, width).map_err(RetrieveError::from)?;
         Ok(Some(Represented {
             encoder: encoder.clone(),
             passages,
-            inverted,
+            index,
         }))
     }
 
@@ -147,27 +130,8 @@ impl Represented {
         k: usize,
     ) -> Result<Found, ExperimentError> {
         let (vectors, tokens) = experiment.represent_queries(model, &self.encoder, queries)?;
-        let (hits, products) = match (&vectors, &self.passages, &self.inverted) {
-            (Vectors::Sparse(queries), _, Some(index)) => {
-                let terms = queries.iter().flat_map(|query| &query.terms);
-                let postings: usize = terms.map(|&term| index.passages_with(term)).sum();
-                let hits = index.search_all(queries, k).map_err(RetrieveError::from)?;
-                (hits, 2.0 * postings as f64)
-            }
-            (Vectors::Dense { width, values }, Vectors::Dense { values: all, .. }, _) => {
-                let rank = |query: &[f32]| {
-                    let mut best = TopK::new(k);
-                    for (place, passage) in all.chunks_exact(*width).enumerate() {
-                        let score: f32 = query.iter().zip(passage).map(|(a, b)| a * b).sum();
-                        best.push(PassageIdx(place as u32), score);
-                    }
-                    best.into_hits()
-                };
-                let hits = values.par_chunks_exact(*width).map(rank).collect();
-                (hits, 2.0 * all.len() as f64 * queries.len() as f64)
-            }
-            _ => unreachable!("one encoder makes the vectors of queries and passages"),
-        };
+        let found = self.index.search(&vectors, k);
+        let (hits, products) = found.map_err(RetrieveError::from)?;
         Ok(Found {
             hits,
             tokens,

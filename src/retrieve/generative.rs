@@ -25,6 +25,8 @@ pub struct Generative<'a, M, I> {
     pub decode: &'a DecodeOptions,
     /// How n-grams become a ranking.
     pub ranking: &'a RankingOptions,
+    /// What the model is asked for: n-grams of the field that the index looks at.
+    pub view: View,
 }
 
 /// The answer to one query.
@@ -76,10 +78,7 @@ impl<M: NextTokenModel, I: SubstringIndex> Generative<'_, M, I> {
     /// # Errors
     /// What the tokenizer gives.
     pub fn prompts(&self, queries: &[Query]) -> Result<Vec<Vec<TokenId>>, RetrieveError> {
-        let prompt = |query: &Query| {
-            self.template
-                .prompt(self.tokenizer, View::Ngram, &query.text)
-        };
+        let prompt = |query: &Query| self.template.prompt(self.tokenizer, self.view, &query.text);
         Ok(queries.iter().map(prompt).collect::<Result<_, _>>()?)
     }
 
@@ -121,8 +120,11 @@ impl<M: NextTokenModel, I: SubstringIndex> Generative<'_, M, I> {
         Ok(ngrams.collect())
     }
 
-    /// The tokens of `decode.prefixes`, encoded like the beginning of a field.
+    /// The tokens of `decode.prefixes`, encoded like the beginning of a field; other views than that of texts begin freely.
     fn prefixes(&self) -> Result<Vec<Vec<TokenId>>, RetrieveError> {
+        if self.view != View::Ngram {
+            return Ok(vec![]);
+        }
         let encode = |text: &String| {
             let tokens = self.tokenizer.encode(&format!(" {}", text.trim()))?;
             match self.index.find(&tokens) {

@@ -12,16 +12,19 @@ pub mod doc2query;
 pub mod docid;
 mod error;
 pub mod generative;
+pub mod multi_view;
 pub mod ranking;
 mod search_error;
 mod simd;
 pub mod sparse;
 mod top_k;
+mod vectors;
 mod visited;
 
 pub use error::VectorError;
 pub use search_error::SearchError;
 pub use top_k::TopK;
+pub use vectors::VectorIndex;
 
 /// Why a search failed.
 #[derive(Debug, thiserror::Error)]

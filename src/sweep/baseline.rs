@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::report::{models, series_of};
+use super::report::models;
 use super::{CellRow, SweepError};
 use crate::config::Config;
 use crate::eval::compare::{CompareOptions, Comparison, compare, holm};
@@ -117,7 +117,7 @@ pub(super) fn against(rows: &[CellRow], baseline: &Baseline, config: &Config) ->
         let pairs = row.quality_per_query.iter().zip(theirs);
         let differences: Vec<f64> = pairs.map(|(a, b)| a - b).collect();
         Some(AgainstBm25 {
-            series: series_of(row),
+            series: row.series(),
             size: row.size.clone(),
             pairs: row.pairs,
             train_flops: row.train_flops,

@@ -15,7 +15,8 @@ use crate::atomic_file;
 use crate::record::StepRow;
 
 fn name_of(model: &SavedModel) -> String {
-    format!("{}-{}-seed{}", model.size, model.fraction, model.seed)
+    let name = model.name().replace(' ', "-");
+    format!("{name}-{}-seed{}", model.fraction, model.seed)
 }
 
 /// Names and values of the curves of a step.

@@ -125,7 +125,7 @@ pub fn run_workers(
                 _ => {
                     let model = &plan.models[place];
                     let message = reason(config, model).unwrap_or_else(|| status.to_string());
-                    failed.push(format!("{} ({}): {message}", model.size, model.id()));
+                    failed.push(format!("{} ({}): {message}", model.name(), model.id()));
                     Some(message)
                 }
             };

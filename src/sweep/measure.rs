@@ -205,6 +205,8 @@ impl<'a> Measuring<'a> {
         let config = &experiment.config;
         let counts = self.trained.model.config().counts();
         let longest = experiment.max_new_tokens(&self.plan.spec);
+        let titles = config.ranking.title_weight > 0.0 && self.plan.spec.docids.is_none();
+        let views = if titles { 2.0 } else { 1.0 };
         let mut answers = Answers::default();
         for split in &config.evaluate.splits {
             let queries: Vec<Query> = experiment.queries(split)?;
@@ -214,7 +216,7 @@ impl<'a> Measuring<'a> {
                 let found = experiment.answer(self.trained, options, batch)?;
                 answers.secs += started.elapsed().as_secs_f64();
                 for (of_query, prompt) in found {
-                    answers.flops += counts.decode(prompt, longest, beam);
+                    answers.flops += views * counts.decode(prompt / views as usize, longest, beam);
                     hits.push(of_query);
                 }
                 told(Event::Decoded(beam, hits.len(), queries.len()))?;

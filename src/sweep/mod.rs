@@ -116,6 +116,19 @@ pub struct CellRow {
     pub search_error: Option<SearchError>,
 }
 
+impl CellRow {
+    /// What it is studied together with: family, and what a model of n-grams is not: another objective, another
+    /// retriever.
+    pub fn series(&self) -> String {
+        let generative = self.retriever == RetrieverKind::Generative.name();
+        match (generative, &self.objective[..]) {
+            (true, "ngrams") => self.family.clone(),
+            (true, objective) => format!("{}-{objective}", self.family),
+            (false, objective) => format!("{}-{}-{objective}", self.family, self.retriever),
+        }
+    }
+}
+
 fn first_family() -> String {
     Family::Llama.name().into()
 }

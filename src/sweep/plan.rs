@@ -154,7 +154,17 @@ fn representation_memory(spec: &ModelSpec, passage: usize) -> f64 {
     16.0 * params + 4.0 * read * passage as f64 * kept + 16.0 * texts * width
 }
 
+/// A size by name, followed by what tells a model from one of n-grams.
+pub(super) fn named(size: &str, variant: &str) -> String {
+    format!("{size} {variant}").trim_end().into()
+}
+
 impl ModelPlan {
+    /// Size, and what tells it from a model of n-grams.
+    pub fn name(&self) -> String {
+        named(&self.size, &self.spec.variant())
+    }
+
     /// Id of the model: hash of everything that makes it.
     pub fn id(&self) -> String {
         hash(&self.spec)
@@ -311,6 +321,11 @@ impl SavedPlan {
 }
 
 impl SavedModel {
+    /// Size, and what tells it from a model of n-grams.
+    pub fn name(&self) -> String {
+        named(&self.size, &self.variant)
+    }
+
     /// Expected FLOPs of training it, measuring it, and decoding `queries` queries in every cell.
     pub fn flops(&self, queries: usize) -> f64 {
         let decode: f64 = self.cells.iter().map(|(_, flops)| flops).sum();

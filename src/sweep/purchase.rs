@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::report::{LOSSES, models, run_of, series_of};
+use super::report::{LOSSES, models, run_of};
 use super::{CellRow, SweepError};
 use crate::config::Config;
 use crate::scaling::bootstrap::bootstrap;
@@ -42,13 +42,13 @@ pub fn purchases(
             out: config.out.clone(),
         });
     }
-    let mut series: Vec<String> = rows.iter().map(series_of).collect();
+    let mut series: Vec<String> = rows.iter().map(CellRow::series).collect();
     series.sort();
     series.dedup();
     let mut all = vec![];
     for series in series {
         let own: Vec<CellRow> = (rows.iter())
-            .filter(|row| series_of(row) == series)
+            .filter(|row| row.series() == series)
             .cloned()
             .collect();
         all.extend(of_series(

@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::baseline::{self, AgainstBm25, Baseline};
 use super::{CellRow, SweepError};
 use crate::atomic_file;
-use crate::config::{Config, RetrieverKind};
+use crate::config::Config;
 use crate::plot::study;
 use crate::plot::together::{self, Line};
 use crate::scaling::compare::{Comparison, Measured, compare};
@@ -94,16 +94,6 @@ struct Summary<'a> {
     reports: Vec<&'a Path>,
 }
 
-/// The series of a row: family, with what a model of n-grams is not: another objective, another retriever.
-pub(super) fn series_of(row: &CellRow) -> String {
-    let generative = row.retriever == RetrieverKind::Generative.name();
-    match (generative, &row.objective[..]) {
-        (true, "ngrams") => row.family.clone(),
-        (true, objective) => format!("{}-{objective}", row.family),
-        (false, objective) => format!("{}-{}-{objective}", row.family, row.retriever),
-    }
-}
-
 /// Fits every law to `rows`, once per series and loss, and writes reports and pictures under `out/report`.
 ///
 /// The first split and measure of the configuration are the quality. Cells where it is zero have no place on
@@ -121,14 +111,14 @@ pub fn report(
     let options = ReportOptions::default();
     let root = config.out.join("report");
     make(&root)?;
-    let mut all_series: Vec<String> = rows.iter().map(series_of).collect();
+    let mut all_series: Vec<String> = rows.iter().map(CellRow::series).collect();
     all_series.sort();
     all_series.dedup();
     let several = all_series.len() > 1;
     let (mut written, mut comparisons) = (vec![], vec![]);
     for series in &all_series {
         let own: Vec<CellRow> = (rows.iter())
-            .filter(|row| series_of(row) == *series)
+            .filter(|row| row.series() == *series)
             .cloned()
             .collect();
         let series = if several {
@@ -325,9 +315,9 @@ fn joint_pictures(
 
 /// The measures of the first split at the widest beam, on all of the data, against model size.
 fn measures_chart(rows: &[CellRow], config: &Config) -> Option<crate::plot::Chart> {
-    let first = series_of(rows.first()?);
+    let first = rows.first()?.series();
     let own: Vec<CellRow> = (rows.iter())
-        .filter(|row| series_of(row) == first)
+        .filter(|row| row.series() == first)
         .cloned()
         .collect();
     let models = models(&own);
@@ -363,7 +353,7 @@ fn measures_chart(rows: &[CellRow], config: &Config) -> Option<crate::plot::Char
 /// The quality of all series at the widest beam, on all of the data, against model size.
 fn quality_chart(rows: &[CellRow], bm25: Option<&Baseline>, config: &Config) -> crate::plot::Chart {
     let (split, measure) = quality(config);
-    let mut series: Vec<String> = rows.iter().map(series_of).collect();
+    let mut series: Vec<String> = rows.iter().map(CellRow::series).collect();
     series.sort();
     series.dedup();
     let models = models(rows);
@@ -371,7 +361,7 @@ fn quality_chart(rows: &[CellRow], bm25: Option<&Baseline>, config: &Config) -> 
     let line = |series: String| {
         let own = models
             .iter()
-            .filter(|m| series_of(m) == series && Some(m.pairs) == pairs);
+            .filter(|m| m.series() == series && Some(m.pairs) == pairs);
         let mut points: Vec<(f64, f64)> = own
             .filter_map(|m| {
                 let value = *m.measures.get(split)?.get(measure)?;

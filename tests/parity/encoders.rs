@@ -10,9 +10,6 @@ use serde::Deserialize;
 
 use super::{TOLERANCE, largest_difference};
 
-/// Tokens as they are read, and those to restore with their positions.
-type Masked = (Vec<TokenId>, Vec<(usize, TokenId)>);
-
 #[derive(Deserialize)]
 struct Cases {
     queries: Vec<Vec<TokenId>>,
@@ -29,6 +26,9 @@ struct Case {
     options: EncoderOptions,
     temperature: f64,
 }
+
+/// A text, and the tokens to restore with their positions.
+type Masked = (Vec<TokenId>, Vec<(usize, TokenId)>);
 
 struct Fixture {
     name: &'static str,

@@ -35,7 +35,7 @@ pub(in crate::cli) fn open(
             "the model was not trained to write identifiers; train one with objective.task = \"docids\""
         );
     };
-    if learned.fingerprint != docids.file().fingerprint() {
+    if learned.identity != docids.notes().identity {
         bail!(
             "{}: other identifiers than the model has learned; give the file of its experiment, docids-{}.genret",
             path.display(),
@@ -52,6 +52,7 @@ pub(super) fn run(path: &Path, args: &DecodeArgs, shared: &Shared) -> Result<()>
         ("--stream", args.stream),
         ("--oracle", args.oracle),
         ("--prefix", !args.prefix.is_empty()),
+        ("--titles", args.titles != 0.0),
         ("--index", args.index.is_some()),
         ("--max-new-tokens", args.max_new_tokens.is_some()),
         ("--min-new-tokens", args.min_new_tokens != 1),

@@ -9,12 +9,14 @@ use super::shared::Shared;
 use super::table::say;
 use crate::config::Task;
 use crate::data;
+use crate::data::example::View;
 use crate::decode::{BatchSize, DecodeOptions, Normalise, SampleOptions};
 use crate::experiment::OpenedModel;
-use crate::index::{LiveIndex, PassageSet};
+use crate::index::{Field, LiveIndex, PassageSet};
 use crate::machine;
 use crate::model::{self, Model};
 use crate::retrieve::generative::{Answer, Generative};
+use crate::retrieve::multi_view::MultiView;
 use crate::retrieve::ranking::RankingOptions;
 use crate::tokenizer::Tokenizer;
 use crate::types::{DocId, Query, QueryId};
@@ -75,6 +77,9 @@ pub struct DecodeArgs {
     /// A text of the corpus that every n-gram begins with; may be repeated.
     #[arg(long, value_name = "TEXT")]
     prefix: Vec<String>,
+    /// Also generate n-grams of titles and add so many times their score; the model must have learned titles.
+    #[arg(long, value_name = "WEIGHT", default_value_t = 0.0)]
+    titles: f64,
     /// Only these passages: a file with one passage id a line.
     #[arg(long, value_name = "FILE")]
     filter: Option<PathBuf>,
@@ -162,6 +167,8 @@ struct Session {
     model: OpenedModel,
     tokenizer: Tokenizer,
     index: LiveIndex,
+    /// The same passages by the n-grams of their titles, if those are generated too.
+    titles: Option<LiveIndex>,
     options: DecodeOptions,
     ranking: RankingOptions,
 }
@@ -269,12 +276,24 @@ impl Session {
         }
         let tokenizer = model.tokenizer()?;
         index.check_tokenizer(tokenizer.fingerprint())?;
+        if args.titles > 0.0 && !model.objective.titles {
+            bail!(
+                "{}: the model has not learned titles; train one with objective.titles = true, or leave out --titles",
+                args.model.display()
+            );
+        }
+        let ranking = RankingOptions {
+            title_weight: args.titles,
+            ..RankingOptions::default()
+        };
+        ranking.validate()?;
         Ok(Self {
             model,
             tokenizer,
+            titles: (args.titles > 0.0).then(|| index.with_field(Field::Title)),
             index,
             options,
-            ranking: RankingOptions::default(),
+            ranking,
         })
     }
 
@@ -286,7 +305,13 @@ impl Session {
             template: &self.model.objective.template,
             decode: &self.options,
             ranking: &self.ranking,
+            view: View::Ngram,
         }
+    }
+
+    /// As [`retriever`](Self::retriever), with titles beside it if they are generated.
+    fn views(&self) -> MultiView<'_, Model, LiveIndex> {
+        MultiView::new(self.retriever(), self.titles.as_ref())
     }
 }
 
@@ -298,10 +323,10 @@ fn write_run(
     args: &DecodeArgs,
     shared: &Shared,
 ) -> Result<()> {
-    let (index, retriever) = (&session.index, session.retriever());
+    let (index, retriever) = (&session.index, session.views());
     let origin = run_file::Origin {
         model: &session.model.identity,
-        corpus: index.fingerprint(),
+        corpus: index.fingerprint() ^ session.ranking.title_weight.to_bits(),
         options: &session.options,
         window: retriever.window(),
     };
@@ -339,7 +364,7 @@ fn answer_on_terminal(session: &Session, text: &str, k: usize) -> Result<()> {
         id: QueryId::from("text"),
         text: text.into(),
     };
-    let answers = session.retriever().answer(&[query], k)?;
+    let answers = session.views().answer(&[query], k)?;
     let answer = &answers[0];
     if answer.hits.is_empty() {
         say!("no passage: no generated n-gram tells any apart");

@@ -21,7 +21,7 @@ struct Line {
 /// Answers every line before the next is read. A line that is no query gets a line with `error` and its
 /// number, and the next is read. Empty lines are passed over.
 pub(super) fn run(session: &Session, args: &DecodeArgs) -> Result<()> {
-    let retriever = session.retriever();
+    let retriever = session.views();
     eprintln!("ready");
     let mut input = std::io::stdin().lock();
     let mut bytes = vec![];

@@ -42,6 +42,10 @@ pub struct EvaluateArgs {
     /// With --suite: ranks every collection by BM25 into this folder, unless it is there, and evaluates it too.
     #[arg(long, requires = "suite", value_name = "FOLDER")]
     bm25: Option<PathBuf>,
+    /// With --suite: ranks every collection by this sparse or dense model, unless that is done, and evaluates it
+    /// too; rankings lie in its folder, in `suite`. May be repeated.
+    #[arg(long, requires = "suite")]
+    model: Vec<PathBuf>,
     /// With --suite: split whose judgements count.
     #[arg(long, default_value = "test", requires = "suite")]
     split: String,
@@ -179,7 +183,7 @@ pub fn run(args: &EvaluateArgs, shared: &Shared) -> anyhow::Result<()> {
         ..CompareOptions::default()
     };
     if let Some(folder) = &args.suite {
-        return suite::run(args, folder, &options);
+        return suite::run(args, folder, &options, shared);
     }
     if args.compare && args.run.len() < 2 {
         bail!("--compare needs at least two runs; give --run more files");

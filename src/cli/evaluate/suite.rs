@@ -11,6 +11,8 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use super::{EvaluateArgs, p_value};
+use crate::cli::encoding::TextEncoder;
+use crate::cli::shared::Shared;
 use crate::cli::table::{print, table};
 use crate::data::trec::{Qrels, Run};
 use crate::data::{Corpus, load_queries};
@@ -18,10 +20,10 @@ use crate::eval::compare::{CompareOptions, Comparison, compare, holm};
 use crate::eval::{Evaluation, Measure, evaluate};
 use crate::retrieve::bm25::{Bm25, Bm25Options};
 use crate::retrieve::{Retriever, run_of};
-use crate::types::Query;
+use crate::types::{Hit, Query};
 
-/// Passages that BM25 finds per query.
-const DEPTH: usize = 1000;
+/// Passages that are found per query: a thousand, and the query's own should it be among them.
+const DEPTH: usize = 1001;
 
 /// A collection, or a folder of some.
 struct Collection {
@@ -40,7 +42,12 @@ struct Row {
 ///
 /// # Errors
 /// Those of the files; a collection that a system has no run of.
-pub(super) fn run(args: &EvaluateArgs, suite: &Path, options: &CompareOptions) -> Result<()> {
+pub(super) fn run(
+    args: &EvaluateArgs,
+    suite: &Path,
+    options: &CompareOptions,
+    shared: &Shared,
+) -> Result<()> {
     let measures = args.measures.iter().map(|text| text.trim().parse());
     let measures: Vec<Measure> = measures.collect::<Result<_, _>>()?;
     let collections = collections(suite, &args.split)?;
@@ -50,14 +57,24 @@ pub(super) fn run(args: &EvaluateArgs, suite: &Path, options: &CompareOptions) -
         systems.push((name.to_string_lossy().into_owned(), folder.clone()));
     }
     if let Some(folder) = &args.bm25 {
-        fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
-        for part in collections.iter().flat_map(|c| &c.parts) {
-            run_bm25(suite, part, &args.split, folder)?;
-        }
+        let rank = &|corpus: &Corpus, queries: &[Query]| {
+            let bm25 = Bm25::of_corpus(corpus, &Bm25Options::default())?;
+            Ok(bm25.search(queries, DEPTH)?)
+        };
+        rank_all(suite, &collections, &args.split, folder, "bm25", rank)?;
         systems.push(("bm25".into(), folder.clone()));
     }
+    for model in &args.model {
+        let encoder = TextEncoder::open(model, shared)?;
+        let folder = model.join("suite");
+        let name = model.file_name().unwrap_or(model.as_os_str());
+        let name = name.to_string_lossy().into_owned();
+        let rank = &|corpus: &Corpus, queries: &[Query]| encoder.rank(corpus, queries, DEPTH);
+        rank_all(suite, &collections, &args.split, &folder, &name, rank)?;
+        systems.push((name, folder));
+    }
     if systems.is_empty() {
-        bail!("--suite needs rankings: folders with --runs, or --bm25 FOLDER to make them");
+        bail!("--suite needs rankings: folders with --runs, or --bm25 or --model to make them");
     }
     let mut rows = vec![];
     for collection in &collections {
@@ -156,32 +173,41 @@ fn run_path(runs: &Path, part: &Path) -> Result<PathBuf> {
     })
 }
 
-/// Ranks the judged queries of a collection, unless that is done.
-fn run_bm25(suite: &Path, part: &Path, split: &str, runs: &Path) -> Result<()> {
-    if run_path(runs, part).is_ok() {
-        return Ok(());
+/// Finds passages of a corpus for queries.
+type Rank<'a> = dyn Fn(&Corpus, &[Query]) -> Result<Vec<Vec<Hit>>> + 'a;
+
+/// Ranks the judged queries of every part that has no ranking in `runs` yet.
+fn rank_all(
+    suite: &Path,
+    collections: &[Collection],
+    split: &str,
+    runs: &Path,
+    tag: &str,
+    rank: &Rank<'_>,
+) -> Result<()> {
+    for part in collections.iter().flat_map(|c| &c.parts) {
+        if run_path(runs, part).is_ok() {
+            continue;
+        }
+        eprintln!("{}: ranking by {tag}", part.display());
+        let folder = suite.join(part);
+        let corpus = Corpus::load(&folder)?;
+        let qrels = Qrels::load(&qrels_path(&folder, split)?)?;
+        let queries: Vec<Query> = load_queries(&folder)?
+            .into_iter()
+            .filter(|query| qrels.judgements(query.id.as_str()).is_some())
+            .collect();
+        let hits = rank(&corpus, &queries)?;
+        let mut path = runs.join(part).into_os_string();
+        path.push(".trec");
+        let path = PathBuf::from(path);
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+        }
+        let run = run_of(tag, &queries, &hits, |p| corpus.passage(p).id.as_str())?;
+        run.without_own_ids().write(&path)?;
     }
-    eprintln!("{}: ranking by BM25", part.display());
-    let folder = suite.join(part);
-    let corpus = Corpus::load(&folder)?;
-    let qrels = Qrels::load(&qrels_path(&folder, split)?)?;
-    let queries: Vec<Query> = load_queries(&folder)?
-        .into_iter()
-        .filter(|query| qrels.judgements(query.id.as_str()).is_some())
-        .collect();
-    let bm25 = Bm25::of_corpus(&corpus, &Bm25Options::default())?;
-    // One more, should the query's own document be among them.
-    let hits = bm25.search(&queries, DEPTH + 1)?;
-    let mut path = runs.join(part).into_os_string();
-    path.push(".trec");
-    let path = PathBuf::from(path);
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
-    }
-    let run = run_of(bm25.tag(), &queries, &hits, |p| {
-        corpus.passage(p).id.as_str()
-    })?;
-    Ok(run.without_own_ids().write(&path)?)
+    Ok(())
 }
 
 impl Row {

@@ -79,6 +79,7 @@ fn print_rows(cells: &[CellRow], config: &Config) -> Result<()> {
         .collect();
     let mut head = row([
         &"size",
+        &"series",
         &"parameters",
         &"fraction",
         &"pairs",
@@ -98,6 +99,7 @@ fn print_rows(cells: &[CellRow], config: &Config) -> Result<()> {
     for cell in cells {
         let mut line = row([
             &cell.size,
+            &cell.series(),
             &cell.params_non_embedding,
             &cell.fraction,
             &cell.pairs,
@@ -117,7 +119,7 @@ fn print_rows(cells: &[CellRow], config: &Config) -> Result<()> {
         line.push(format!("{:.1}", 1000.0 * cell.decode_secs));
         rows.push(line);
     }
-    table::print(&table::table(&rows, 1))
+    table::print(&table::table(&rows, 2))
 }
 
 /// One line per law: its formula with numbers, and how far it can be trusted.

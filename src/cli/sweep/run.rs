@@ -209,7 +209,9 @@ fn workers(
             let spec = &model.spec;
             format!(
                 "{} on {} of the data, seed {}",
-                model.size, spec.fraction, spec.seed
+                model.name(),
+                spec.fraction,
+                spec.seed
             )
         };
         match event {
@@ -244,7 +246,11 @@ fn say_claims(config: &Config, plan: &Plan) {
             let beam = doing.beam.map_or(String::new(), |b| format!(", beam {b}"));
             eprintln!(
                 "       {} on {} of the data: {}{beam}, {}/{}",
-                model.size, model.spec.fraction, doing.stage, doing.done, doing.of
+                model.name(),
+                model.spec.fraction,
+                doing.stage,
+                doing.done,
+                doing.of
             );
         }
     }
@@ -353,13 +359,11 @@ impl Display<'_> {
             Event::Model(place) => {
                 self.close();
                 let model = &self.plan.models[place];
-                let variant = model.spec.variant();
                 eprintln!(
-                    "model {} of {}: {}{}{variant} on {} of the data, seed {}",
+                    "model {} of {}: {} on {} of the data, seed {}",
                     place + 1,
                     self.plan.models.len(),
-                    model.size,
-                    if variant.is_empty() { "" } else { " " },
+                    model.name(),
                     model.spec.fraction,
                     model.spec.seed
                 );

@@ -26,7 +26,7 @@ pub(super) fn run(args: &ConfigArgs, shared: &Shared) -> Result<()> {
 /// One line per cell.
 fn cells(models: &[ModelState]) -> String {
     let mut rows = vec![row([
-        &"size",
+        &"model",
         &"fraction",
         &"seed",
         &"beam",
@@ -43,7 +43,7 @@ fn cells(models: &[ModelState]) -> String {
                 _ => model.secs_left.map_or("?".into(), duration),
             };
             rows.push(row([
-                &model.plan.size,
+                &model.plan.name(),
                 &model.plan.fraction,
                 &model.plan.seed,
                 &cell.beam,

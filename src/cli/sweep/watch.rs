@@ -74,7 +74,7 @@ pub(super) fn run(args: &WatchArgs, shared: &Shared) -> Result<()> {
 /// One line per model: how far it is, its loss as a curve, what its cells reached.
 fn view(models: &[ModelState]) -> String {
     let mut rows = vec![row([
-        &"size",
+        &"model",
         &"fraction",
         &"seed",
         &"",
@@ -122,7 +122,7 @@ fn view(models: &[ModelState]) -> String {
         };
         let losses: Vec<f64> = model.steps.iter().map(|(_, loss)| *loss).collect();
         rows.push(row([
-            &plan.size,
+            &plan.name(),
             &plan.fraction,
             &plan.seed,
             &bar(share),

@@ -189,6 +189,11 @@ impl Trie {
         self.shape.passages as usize
     }
 
+    /// Number of passages that have an identifier.
+    pub fn num_identified(&self) -> usize {
+        self.members.len()
+    }
+
     /// Every token is below this number.
     pub fn vocab_size(&self) -> usize {
         self.shape.vocab_size as usize
@@ -284,31 +289,58 @@ impl Trie {
         state: TrieState,
         out: &mut Continuations<'i, TrieState>,
     ) {
-        let end = state.end.min(self.shape.rows);
-        let (mut row, mut least) = (state.first, 0);
-        while row < end {
-            let Some(code) = self.code(codes, row, state.depth) else {
-                row += 1; // The identifier that ends here.
-                continue;
-            };
-            let first = row;
-            row += 1;
-            while row < end && self.code(codes, row, state.depth) == Some(code) {
-                row += 1;
-            }
-            // Both always hold in a file that is not damaged.
-            let token = self.shape.token(state.depth, code);
+        let rows = state.first..state.end.min(self.shape.rows);
+        if !self.starts.is_empty() {
+            let column = rows.map(|row| self.code(codes, row, state.depth));
+            return self.read_column(state, column, out);
+        }
+        // Of equally long rows the codes stand in steps of that length.
+        let (longest, depth) = (self.longest(), state.depth());
+        let column = || -> Option<&[T]> {
+            let last = rows.end.checked_sub(1)? as usize;
+            let from = (rows.start as usize).checked_mul(longest)?;
+            let to = last.checked_mul(longest)?.checked_add(depth + 1)?;
+            let inside = depth < longest;
+            inside.then(|| codes.get(from.checked_add(depth)?..to))?
+        };
+        let column = column().unwrap_or_default();
+        self.read_column(
+            state,
+            column.iter().step_by(longest.max(1)).map(|c| Some(*c)),
+            out,
+        );
+    }
+
+    /// Appends the runs of equal codes of a prefix's rows; `None` is the identifier that ends here.
+    fn read_column<'i, T: Code>(
+        &self,
+        state: TrieState,
+        column: impl Iterator<Item = Option<T>>,
+        out: &mut Continuations<'i, TrieState>,
+    ) {
+        let (mut run, mut first, mut row, mut least) = (None, state.first, state.first, 0);
+        let mut push = |run: Option<T>, rows: Range<u32>| {
+            // The token always exists and is greater than the last in a file that is not damaged.
+            let token = run.and_then(|code| self.shape.token(state.depth, code));
             if let Some(token) = token.filter(|token| *token >= least) {
                 least = token + 1;
                 let next = TrieState {
-                    first,
-                    end: row,
+                    first: rows.start,
+                    end: rows.end,
                     slot: NO_LIST,
                     depth: state.depth + 1,
                 };
-                out.push(TokenId(token), row - first, next);
+                out.push(TokenId(token), rows.len() as u32, next);
             }
+        };
+        for code in column {
+            if code != run {
+                push(run, first..row);
+                (run, first) = (code, row);
+            }
+            row += 1;
         }
+        push(run, first..row);
         out.end_row();
     }
 

@@ -26,7 +26,7 @@ use hashbrown::HashMap;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::index::{Occurrence, SubstringIndex};
+use crate::index::{Field, Occurrence, SubstringIndex};
 use crate::types::{PassageIdx, TokenId};
 use greedy::{Credits, Greedy, NgramTable, Place, PrefixTree};
 
@@ -64,6 +64,13 @@ pub struct RankingOptions {
     pub rescored_passages: usize,
     /// N-grams that occur more often are ignored; default 10,000,000.
     pub max_count: usize,
+    /// How much the n-grams of titles count beside those of texts; 0, the default, for none: they are not generated.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub title_weight: f64,
+}
+
+fn is_zero(weight: &f64) -> bool {
+    *weight == 0.0
 }
 
 impl Default for RankingOptions {
@@ -76,6 +83,7 @@ impl Default for RankingOptions {
             max_rare_count: 1500,
             rescored_passages: 1500,
             max_count: 10_000_000,
+            title_weight: 0.0,
         }
     }
 }
@@ -88,6 +96,12 @@ impl RankingOptions {
     pub fn validate(&self) -> Result<(), RankingError> {
         let positive = f64::MIN_POSITIVE..=f64::MAX;
         let checks = [
+            (
+                "title_weight",
+                self.title_weight,
+                &(0.0..=f64::MAX),
+                "0 or more",
+            ),
             ("smoothing", self.smoothing, &positive, "a number above 0"),
             (
                 "weight_exponent",
@@ -183,6 +197,8 @@ pub struct Evidence {
 /// What one n-gram gave a passage.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct NgramEvidence {
+    /// Where it occurs.
+    pub field: Field,
     /// The n-gram.
     pub tokens: Vec<TokenId>,
     /// Where the passage took it: offsets of its first token, increasing.
@@ -461,6 +477,7 @@ fn evidence<S>(weighted: &[Weighted<'_, S>], credits: Credits<'_>) -> Evidence {
     let ngrams = credits.list.iter().map(|credit| {
         let ngram = &weighted[credit.ngram as usize];
         NgramEvidence {
+            field: Field::Body,
             tokens: ngram.tokens.to_vec(),
             positions: credits.positions(credit).to_vec(),
             log_prob: ngram.log_prob,

@@ -27,7 +27,8 @@ pub struct ContrastOptions {
     pub per_query: usize,
     /// They are drawn from the first so many of the run.
     pub depth: usize,
-    /// Where the scores to distil come from: `bm25`, or a TREC run such as `genret teach` writes.
+    /// Where the scores to distil come from: `bm25`, or a TREC run such as `genret teach` writes, or JSON lines with
+    /// `query`, `doc` and `score`.
     pub teacher: String,
     /// Factor of the teacher's scores.
     pub teacher_scale: f64,

@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::{ModelOptions, checkpoint};
+use crate::model::{Family, ModelOptions, T5Part, checkpoint};
 use burn::tensor::Device;
 
 /// Cases of tests/parity/objectives.json.
@@ -193,11 +193,16 @@ fn source() -> Source {
 }
 
 fn model() -> Model {
+    model_of(Family::Llama)
+}
+
+fn model_of(family: Family) -> Model {
     let options = ModelOptions {
+        family,
         n_layers: Some(2),
         d_model: Some(32),
         n_heads: Some(4),
-        n_kv_heads: Some(2),
+        n_kv_heads: (family == Family::Llama).then_some(2),
         ..Default::default()
     };
     options
@@ -238,11 +243,18 @@ fn a_batch_holds_every_passage_once_and_masks_what_is_relevant() {
 
 #[test]
 fn cached_gradients_are_those_of_the_whole_batch() {
-    let (source, model) = (source(), model());
+    let source = source();
     let options = ContrastOptions::default();
-    for pooling in [Pooling::Sparse, Pooling::Mean] {
+    for (family, pooling, t5_part) in [
+        (Family::Llama, Pooling::Sparse, T5Part::Encoder),
+        (Family::Llama, Pooling::Mean, T5Part::Encoder),
+        (Family::T5, Pooling::Last, T5Part::Encoder),
+        (Family::T5, Pooling::Sparse, T5Part::EncoderDecoder),
+    ] {
+        let model = model_of(family);
         let encoder = EncoderOptions {
             pooling,
+            t5_part,
             ..Default::default()
         };
         let objective = objective(&source, &encoder, &options);
