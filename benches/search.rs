@@ -1,7 +1,7 @@
 //! Search: BM25 on a collection, sparse vectors and dense ones at random. One thread, CPU time of the thread.
 //!
 //! `cargo bench --bench search -- bm25 FOLDER SPLIT K` prints microseconds a query, without and with the words of
-//! the queries (for `peers/bm25s.py`, which takes turns with it). `-- sparse N [POSTINGS PASSAGES SHARE]` makes N
+//! the queries (for `peers/search_bm25s.py`, which takes turns with it). `-- sparse N [POSTINGS PASSAGES SHARE]` makes N
 //! vectors of 120 terms out of 30,522, some topical and some Zipfian, and searches with 200 of 30 terms: exactly,
 //! exhaustively, and by clusters at several settings. `-- dense N WIDTH` compares 32 bits, eight and the graph.
 

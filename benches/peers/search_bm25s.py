@@ -1,7 +1,7 @@
 """BM25 of genret beside bm25s, in turn: one thread, the same collection, queries and k.
 
     cargo build --release --bench search
-    python benches/peers/bm25s.py target/release/deps/search-HASH FOLDER [--split test] [--rounds 3] [--k 10,100,1000]
+    python benches/peers/search_bm25s.py target/release/deps/search-HASH FOLDER [--split test] [--rounds 3] [--k 10,100,1000]
 
 Processor microseconds a query, of queries that are words already (bm25s.tokenize, PyStemmer); bm25s with its backends
 numpy and numba (compiled before). k1 0.9, b 0.4, Snowball English, stop words `en`, as genret's defaults.
