@@ -12,7 +12,7 @@ use super::table::say;
 use crate::data::Corpus;
 use crate::model::{Role, Vectors};
 use crate::retrieve::dense::{DenseBuilder, DenseOptions, GraphOptions, Numbers};
-use crate::retrieve::sparse::{Precision, SparseBuilder, SparseOptions};
+use crate::retrieve::sparse::{ClusterOptions, Precision, SparseBuilder, SparseOptions};
 use crate::types::Passage;
 
 /// Passages whose vectors are made together.
@@ -33,6 +33,10 @@ pub struct EncodeArgs {
     /// What is kept of weights and numbers [default: bytes of sparse vectors, floats of dense ones].
     #[arg(long, value_enum)]
     keep: Option<Keep>,
+    /// Sparse: also divide the heaviest postings of each term into clusters for approximate search, so many of a
+    /// term [default: 2000]; several times the time and bytes.
+    #[arg(long, value_name = "POSTINGS", num_args = 0..=1, default_missing_value = "2000")]
+    clusters: Option<usize>,
     /// Dense: also build a graph for approximate search, with this many links of a node [default: 16].
     #[arg(long, value_name = "LINKS", num_args = 0..=1, default_missing_value = "16")]
     graph: Option<usize>,
@@ -98,11 +102,18 @@ impl Builder {
                         Some(Keep::Floats) => Precision::Floats,
                         Some(Keep::Both) => bail!("--keep both is for dense models"),
                     },
+                    clusters: args.clusters.map(|postings| ClusterOptions {
+                        postings,
+                        ..ClusterOptions::default()
+                    }),
                     ..SparseOptions::default()
                 };
                 Self::Sparse(SparseBuilder::new(encoder.width(), options)?)
             }
             Vectors::Dense { width, .. } => {
+                if args.clusters.is_some() {
+                    bail!("--clusters is for sparse models; this one is dense");
+                }
                 let default = GraphOptions::default();
                 let options = DenseOptions {
                     numbers: match args.keep {

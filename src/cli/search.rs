@@ -14,7 +14,7 @@ use crate::data::{self, Corpus};
 use crate::model::{Role, Vectors};
 use crate::retrieve::bm25::{Bm25, Bm25Options, Stemmer, StopWords};
 use crate::retrieve::dense::{DenseIndex, DenseSearch};
-use crate::retrieve::sparse::{Precision, SparseIndex};
+use crate::retrieve::sparse::{Approximation, Precision, SparseIndex};
 use crate::retrieve::{Retriever, VectorError, run_of};
 use crate::types::{Hit, PassageIdx, Query, QueryId};
 
@@ -39,6 +39,13 @@ pub struct SearchArgs {
     /// Dense, with --approximate: passages in hand while the graph is walked; more find more [default: 100].
     #[arg(long, value_name = "PASSAGES", requires = "approximate")]
     effort: Option<usize>,
+    /// Sparse, with --approximate: terms of a query whose lists are gone through, the heaviest [default: 10].
+    #[arg(long, value_name = "TERMS", requires = "approximate")]
+    query_terms: Option<usize>,
+    /// Sparse, with --approximate: share of the k-th best score that a cluster must promise; less finds more and
+    /// takes longer [default: 1].
+    #[arg(long, value_name = "SHARE", requires = "approximate")]
+    promise: Option<f32>,
     /// Dense, of an index that keeps both: how many times k passages are ranked again by all bits.
     #[arg(long, value_name = "TIMES", default_value_t = 4)]
     rescored: usize,
@@ -96,8 +103,8 @@ enum StopWordsName {
 /// What answers queries.
 enum Searcher {
     Bm25(Bm25),
-    Sparse(SparseIndex, TextEncoder),
-    Dense(DenseIndex, TextEncoder, DenseSearch),
+    Sparse(SparseIndex, Box<TextEncoder>, Option<Approximation>),
+    Dense(DenseIndex, Box<TextEncoder>, DenseSearch),
 }
 
 impl Searcher {
@@ -125,7 +132,7 @@ impl Searcher {
             };
             return Ok(Self::Bm25(Bm25::from_index(index)?));
         };
-        let encoder = TextEncoder::open(folder, shared)?;
+        let encoder = Box::new(TextEncoder::open(folder, shared)?);
         if encoder.identity() != made_by {
             bail!(
                 "{}: another model than {} made it; give that one with --model, or make the index again \
@@ -135,11 +142,7 @@ impl Searcher {
             );
         }
         Ok(match index {
-            Ok(_) if args.approximate => bail!(
-                "{}: a sparse index is searched exactly; leave --approximate out",
-                path.display()
-            ),
-            Ok(index) => Self::Sparse(index, encoder),
+            Ok(index) => Self::Sparse(index, encoder, approximation(args)),
             Err(index) => Self::Dense(index, encoder, how(args)),
         })
     }
@@ -155,7 +158,7 @@ impl Searcher {
     fn doc_id(&self, passage: PassageIdx) -> &str {
         match self {
             Self::Bm25(bm25) => bm25.index().doc_id(passage),
-            Self::Sparse(index, _) => index.doc_id(passage),
+            Self::Sparse(index, ..) => index.doc_id(passage),
             Self::Dense(index, ..) => index.doc_id(passage),
         }
     }
@@ -172,9 +175,16 @@ impl Searcher {
         };
         Ok(match self {
             Self::Bm25(bm25) => bm25.search(queries, k)?,
-            Self::Sparse(index, encoder) => match encode(encoder)? {
-                Vectors::Sparse(queries) => index.search_all(&queries, k)?,
-                Vectors::Dense { .. } => bail!("the model is dense, but the index is sparse"),
+            Self::Sparse(index, encoder, how) => match (encode(encoder)?, how) {
+                (Vectors::Sparse(queries), None) => index.search_all(&queries, k)?,
+                (Vectors::Sparse(queries), Some(how)) => {
+                    let hits = index.search_approximately(&queries, k, how)?;
+                    if accuracy.wanted {
+                        accuracy.add(&hits, &index.search_all(&queries, k)?);
+                    }
+                    hits
+                }
+                (Vectors::Dense { .. }, _) => bail!("the model is dense, but the index is sparse"),
             },
             Self::Dense(index, encoder, how) => match encode(encoder)? {
                 Vectors::Dense { values, .. } => {
@@ -189,6 +199,14 @@ impl Searcher {
             },
         })
     }
+}
+
+fn approximation(args: &SearchArgs) -> Option<Approximation> {
+    let default = Approximation::default();
+    args.approximate.then(|| Approximation {
+        query_terms: args.query_terms.unwrap_or(default.query_terms),
+        promise: args.promise.unwrap_or(default.promise),
+    })
 }
 
 fn how(args: &SearchArgs) -> DenseSearch {

@@ -19,6 +19,7 @@ mod simd;
 pub mod sparse;
 mod top_k;
 mod vectors;
+mod visited;
 
 pub use error::VectorError;
 pub use search_error::SearchError;

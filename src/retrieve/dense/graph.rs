@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use super::product::float_product;
 use super::{DenseIndex, VectorError};
 use crate::retrieve::TopK;
+use crate::retrieve::visited::Visited;
 use crate::rng::stream;
 use crate::types::{Hit, PassageIdx};
 
@@ -96,35 +97,6 @@ impl Ord for Near {
 impl PartialOrd for Near {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
-    }
-}
-
-/// Nodes visited by a search, forgotten in O(1).
-#[derive(Default)]
-struct Visited {
-    marks: Vec<u32>,
-    now: u32,
-}
-
-impl Visited {
-    fn forget(&mut self, nodes: usize) {
-        self.now = self.now.wrapping_add(1);
-        if self.marks.len() != nodes || self.now == 0 {
-            self.marks.clear();
-            self.marks.resize(nodes, 0);
-            self.now = 1;
-        }
-    }
-
-    /// Whether this is the first visit.
-    fn visit(&mut self, node: u32) -> bool {
-        match self.marks.get_mut(node as usize) {
-            Some(mark) if *mark != self.now => {
-                *mark = self.now;
-                true
-            }
-            _ => false,
-        }
     }
 }
 

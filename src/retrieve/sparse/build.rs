@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::clusters::{Source, divide};
 use super::file::{FORMAT, Header, Kind, MODEL};
 use super::{Precision, SparseIndex, SparseOptions, VectorError, Weight, check};
 use crate::atomic_file;
@@ -32,6 +33,9 @@ impl SparseBuilder {
                 range: "a power of two from 8 to 1024",
                 found: block.to_string(),
             });
+        }
+        if let Some(clusters) = &options.clusters {
+            clusters.check()?;
         }
         if u32::try_from(num_terms).is_err() {
             return Err(VectorError::TooLarge {
@@ -136,6 +140,37 @@ impl SparseBuilder {
             of(Kind::IdEnds, as_bytes(&self.ids.ends)),
             of(Kind::IdBytes, &self.ids.bytes),
         ];
+        let divided;
+        let mut of_passages = (vec![0u64], vec![]);
+        if let Some(options) = &self.options.clusters {
+            let source = Source {
+                ends: &self.ends,
+                terms: &self.terms,
+                weights: &self.weights,
+                first_posting: &lists.first_posting,
+                passages: &lists.passages,
+            };
+            divided = divide(&source, self.num_terms, options);
+            of_passages
+                .0
+                .extend(self.ends.iter().map(|&end| end as u64));
+            let weights = self.terms.iter().zip(&self.weights);
+            let steps = weights
+                .map(|(&term, &weight)| W::new(self.steps(weight, lists.scales[term as usize])));
+            of_passages.1.extend(steps);
+            sections.extend([
+                of(Kind::PassageStarts, as_bytes(&of_passages.0)),
+                of(Kind::PassageTerms, as_bytes(&self.terms)),
+                of(Kind::PassageWeights, as_bytes(&of_passages.1)),
+                of(Kind::FirstCluster, as_bytes(&divided.first_cluster)),
+                of(Kind::FirstMember, as_bytes(&divided.first_member)),
+                of(Kind::Members, as_bytes(&divided.members)),
+                of(Kind::FirstSummary, as_bytes(&divided.first_entry)),
+                of(Kind::SummaryTerms, as_bytes(&divided.entry_terms)),
+                of(Kind::SummaryCodes, as_bytes(&divided.entry_codes)),
+                of(Kind::SummaryScales, as_bytes(&divided.scales)),
+            ]);
+        }
         sections.extend(self.extra.iter().map(|(kind, bytes)| Section {
             kind: *kind,
             field: 0,
@@ -150,6 +185,15 @@ impl SparseBuilder {
             largest_error: lists.largest_error,
         };
         write(&header, &sections)
+    }
+
+    /// A weight in units of its term's scale, as it is kept.
+    fn steps(&self, weight: f32, scale: f32) -> f32 {
+        match self.options.precision {
+            // It stays above zero, so that its passage is still found.
+            Precision::Bytes => (weight / scale).round().clamp(1.0, 255.0),
+            Precision::Floats => weight,
+        }
     }
 
     /// Terms and weights of every passage, in order.
@@ -205,11 +249,7 @@ impl SparseBuilder {
             for (&term, &weight) in terms.iter().zip(weights) {
                 let term = term as usize;
                 let scale = lists.scales[term];
-                let steps = match self.options.precision {
-                    // A weight stays above zero, so that its passage is still found.
-                    Precision::Bytes => (weight / scale).round().clamp(1.0, 255.0),
-                    Precision::Floats => weight,
-                };
+                let steps = self.steps(weight, scale);
                 let at = (lists.first_posting[term] + written[term]) as usize;
                 lists.passages[at] = passage as u32;
                 lists.weights[at] = W::new(steps);

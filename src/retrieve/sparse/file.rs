@@ -18,6 +18,18 @@
 //!    8  postings: the weight, in steps                              u8 or f32
 //!   10  ends of the passages' external ids in section 11            u64, passages
 //!   11  external ids, UTF-8, one after the other                    bytes
+//!       for approximate search, all or none
+//!   12  first item of each passage in sections 13 and 14            u64, passages + 1
+//!   13  terms of the passages                                       u32
+//!   14  their weights, in steps                                     u8 or f32
+//!   15  first cluster of each term                                  u64, terms + 1
+//!   16  first member of each cluster                                u64, clusters + 1
+//!   17  members of the clusters: passages                           u32
+//!   18  first summary entry of each cluster                         u64, clusters + 1
+//!   19  summary entries: terms                                      u32
+//!   20  summary entries: codes                                      u8
+//!   21  weight of a code of 1, of each cluster                      f32
+//!
 //!   31  hash of what made the model that made the vectors, UTF-8    bytes, or none
 //! 32..  what the maker of the index adds, such as the words of its terms
 //! ```
@@ -48,13 +60,23 @@ pub(super) enum Kind {
     Weights = 8,
     IdEnds = 10,
     IdBytes = 11,
+    PassageStarts = 12,
+    PassageTerms = 13,
+    PassageWeights = 14,
+    FirstCluster = 15,
+    FirstMember = 16,
+    Members = 17,
+    FirstSummary = 18,
+    SummaryTerms = 19,
+    SummaryCodes = 20,
+    SummaryScales = 21,
 }
 
 /// The section that names the model.
 pub(super) const MODEL: u16 = 31;
 
 /// Names of the kinds, from kind 1.
-const PARTS: [&str; 11] = [
+const PARTS: [&str; 21] = [
     "scales",
     "term maxima",
     "term postings",
@@ -66,6 +88,16 @@ const PARTS: [&str; 11] = [
     "",
     "id ends",
     "ids",
+    "passage starts",
+    "passage terms",
+    "passage weights",
+    "term clusters",
+    "cluster starts",
+    "cluster members",
+    "summary starts",
+    "summary terms",
+    "summary codes",
+    "summary scales",
 ];
 
 /// The numbers of the header.
@@ -131,6 +163,51 @@ pub(super) enum Weights {
 pub(super) struct WeightsOf<W: Weight> {
     pub(super) postings: View<W>,
     pub(super) block_maxima: View<W>,
+    /// By passage, where there are clusters.
+    pub(super) by_passage: View<W>,
+}
+
+/// The vectors by passage, and clusters of the heaviest postings.
+#[derive(Clone)]
+pub(super) struct Clusters {
+    pub(super) first_of_passage: View<u64>,
+    pub(super) passage_terms: View<u32>,
+    pub(super) first_cluster: View<u64>,
+    pub(super) first_member: View<u64>,
+    pub(super) members: View<u32>,
+    pub(super) first_entry: View<u64>,
+    pub(super) entry_terms: View<u32>,
+    pub(super) entry_codes: View<u8>,
+    pub(super) scales: View<f32>,
+}
+
+impl Clusters {
+    fn open(file: &SectionFile, path: &Path) -> Result<Self, VectorError> {
+        Ok(Self {
+            first_of_passage: section(file, path, Kind::PassageStarts)?,
+            passage_terms: section(file, path, Kind::PassageTerms)?,
+            first_cluster: section(file, path, Kind::FirstCluster)?,
+            first_member: section(file, path, Kind::FirstMember)?,
+            members: section(file, path, Kind::Members)?,
+            first_entry: section(file, path, Kind::FirstSummary)?,
+            entry_terms: section(file, path, Kind::SummaryTerms)?,
+            entry_codes: section(file, path, Kind::SummaryCodes)?,
+            scales: section(file, path, Kind::SummaryScales)?,
+        })
+    }
+
+    /// Whether the sections fit `terms` and `passages`; their items are checked where they are used.
+    fn fits(&self, terms: usize, passages: usize) -> bool {
+        let clusters = self.scales.len();
+        let spans = |starts: &[u64], lists: usize, items: usize| {
+            starts.len() == lists + 1 && starts[lists] == items as u64
+        };
+        spans(&self.first_of_passage, passages, self.passage_terms.len())
+            && spans(&self.first_cluster, terms, clusters)
+            && spans(&self.first_member, clusters, self.members.len())
+            && spans(&self.first_entry, clusters, self.entry_terms.len())
+            && self.entry_codes.len() == self.entry_terms.len()
+    }
 }
 
 impl<W: Weight> WeightsOf<W> {
@@ -138,6 +215,9 @@ impl<W: Weight> WeightsOf<W> {
         Ok(Self {
             postings: section(file, path, Kind::Weights)?,
             block_maxima: section(file, path, Kind::EntryMax)?,
+            by_passage: file
+                .section(Kind::PassageWeights as u16, 0)
+                .unwrap_or_else(|| vec![].into()),
         })
     }
 }
@@ -155,6 +235,7 @@ pub struct SparseIndex {
     pub(super) entry_ends: View<u32>,
     pub(super) passages: View<u32>,
     pub(super) weights: Weights,
+    pub(super) clusters: Option<Clusters>,
     ids: Ids,
 }
 
@@ -214,6 +295,10 @@ impl SparseIndex {
             Precision::Bytes => Weights::Bytes(WeightsOf::open(&file, path)?),
             Precision::Floats => Weights::Floats(WeightsOf::open(&file, path)?),
         };
+        let clusters = match file.section::<u64>(Kind::PassageStarts as u16, 0) {
+            Some(_) => Some(Clusters::open(&file, path)?),
+            None => None,
+        };
         let index = Self {
             header,
             scales: section(&file, path, Kind::Scales)?,
@@ -223,6 +308,7 @@ impl SparseIndex {
             entry_ends: section(&file, path, Kind::EntryEnd)?,
             passages: section(&file, path, Kind::Passages)?,
             weights,
+            clusters,
             ids: Ids::new(
                 section(&file, path, Kind::IdEnds)?,
                 section(&file, path, Kind::IdBytes)?,
@@ -246,7 +332,8 @@ impl SparseIndex {
             && bounds(&index.first_entry, entries)
             && index.passages.len() == postings
             && index.entry_ends.len() == entries
-            && index.ids.len() == passages;
+            && index.ids.len() == passages
+            && (index.clusters.iter()).all(|clusters| clusters.fits(terms, passages));
         if !fits {
             return Err(damaged("the sections do not fit each other"));
         }

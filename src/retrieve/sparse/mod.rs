@@ -15,6 +15,8 @@
 //! Every score is a sum in `f32` in one order, so the result is exactly that of scoring everything,
 //! ties in passage order.
 //!
+//! With clusters ([`ClusterOptions`]) there is an approximate search too, faster by much and not exact.
+//!
 //! Weights take eight bits, scaled per term, or the 32 of an `f32`; the file says which, and what the
 //! rounding costs. Memory for building: 8 bytes per posting beside the index itself.
 
@@ -22,6 +24,7 @@ use crate::section_file::Plain;
 use crate::types::SparseVector;
 
 mod build;
+mod clusters;
 mod file;
 mod search;
 #[cfg(test)]
@@ -29,6 +32,7 @@ mod tests;
 
 pub use super::error::VectorError;
 pub use build::SparseBuilder;
+pub use clusters::{Approximation, ClusterOptions};
 pub use file::{SparseIndex, SparseStats};
 
 /// Fails unless terms increase strictly below `num_terms` and weights are finite and above zero;
@@ -74,13 +78,15 @@ pub enum Precision {
 }
 
 /// What an index is built with.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, PartialEq, Debug, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SparseOptions {
     /// How weights are kept.
     pub precision: Precision,
     /// Passages per block, a power of two from 8 to 1024.
     pub block_passages: usize,
+    /// Clusters for approximate search, if there are to be any.
+    pub clusters: Option<ClusterOptions>,
 }
 
 impl Default for SparseOptions {
@@ -88,6 +94,7 @@ impl Default for SparseOptions {
         Self {
             precision: Precision::Bytes,
             block_passages: 64,
+            clusters: None,
         }
     }
 }

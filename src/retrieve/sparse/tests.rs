@@ -27,6 +27,7 @@ fn options(precision: Precision, block_passages: usize) -> SparseOptions {
     SparseOptions {
         precision,
         block_passages,
+        clusters: None,
     }
 }
 
@@ -180,14 +181,21 @@ fn files_are_checked() {
     let mut random = stream(3, "sparse", &[]);
     let vectors: Vec<_> = (0..200).map(|_| vector(&mut random, 300, 20)).collect();
     let path = std::env::temp_dir().join(format!("genret-sparse-{}", std::process::id()));
-    let mut builder = SparseBuilder::new(300, options(Precision::Bytes, 8)).unwrap();
+    let options = SparseOptions {
+        clusters: Some(ClusterOptions {
+            passages: 4,
+            ..ClusterOptions::default()
+        }),
+        ..options(Precision::Bytes, 8)
+    };
+    let mut builder = SparseBuilder::new(300, options).unwrap();
     for (i, vector) in vectors.iter().enumerate() {
         builder.push(&format!("d{i}"), vector).unwrap();
     }
     builder.write(&path).unwrap();
     let index = SparseIndex::open(&path).unwrap();
     index.verify().unwrap();
-    let memory = build(&vectors, 300, options(Precision::Bytes, 8));
+    let memory = build(&vectors, 300, options);
     assert_eq!(index.fingerprint(), memory.fingerprint());
     let queries: Vec<_> = (0..20).map(|_| vector(&mut random, 300, 15)).collect();
     let expected = memory.search_all(&queries, 10).unwrap();
@@ -209,9 +217,56 @@ fn files_are_checked() {
             for query in &queries {
                 let _ = index.search(query, 10);
                 let _ = index.search_exhaustively(query, 10);
+                let how = Approximation::default();
+                let _ = index.search_approximately(std::slice::from_ref(query), 10, &how);
                 let _ = index.score(query, PassageIdx(5));
             }
         }
     }
     fs::remove_file(&path).unwrap();
+}
+
+#[test]
+fn clusters_find_most_and_everything_when_asked() {
+    let mut random = stream(9, "sparse", &[]);
+    let vectors: Vec<_> = (0..2000).map(|_| vector(&mut random, 400, 30)).collect();
+    let queries: Vec<_> = (0..50).map(|_| vector(&mut random, 400, 12)).collect();
+    for precision in [Precision::Bytes, Precision::Floats] {
+        let clusters = |postings| SparseOptions {
+            clusters: Some(ClusterOptions {
+                postings,
+                ..ClusterOptions::default()
+            }),
+            ..options(precision, 64)
+        };
+        let index = build(&vectors, 400, clusters(2000));
+        let exact = index.search_all(&queries, 10).unwrap();
+        let found = |index: &SparseIndex, promise| {
+            let how = Approximation {
+                query_terms: 12,
+                promise,
+            };
+            let found = index.search_approximately(&queries, 10, &how).unwrap();
+            let mut both = 0;
+            for (found, exact) in found.iter().zip(&exact) {
+                let same = |hit: &&Hit| found.iter().any(|f| f.passage == hit.passage);
+                both += exact.iter().filter(same).count();
+            }
+            both
+        };
+        // All lists, all clusters: nothing is missed but what ties in rounding.
+        assert!(found(&index, 0.0) >= 498, "{}", found(&index, 0.0));
+        assert!(found(&index, 0.8) >= 450, "{}", found(&index, 0.8));
+        let cut = build(&vectors, 400, clusters(50));
+        assert!(found(&cut, 0.8) < found(&index, 0.0));
+        let alone = rayon::ThreadPoolBuilder::new()
+            .num_threads(1)
+            .build()
+            .unwrap();
+        let again = alone.install(|| build(&vectors, 400, clusters(2000)));
+        assert_eq!(again.fingerprint(), index.fingerprint());
+    }
+    let without = build(&vectors, 400, SparseOptions::default());
+    let error = without.search_approximately(&queries, 10, &Approximation::default());
+    assert!(error.unwrap_err().to_string().contains("no clusters"));
 }
