@@ -235,7 +235,7 @@ pub struct SparseIndex {
     pub(super) entry_ends: View<u32>,
     pub(super) passages: View<u32>,
     pub(super) weights: Weights,
-    pub(super) clusters: Option<Clusters>,
+    pub(super) clusters: Option<Box<Clusters>>,
     ids: Ids,
 }
 
@@ -296,7 +296,7 @@ impl SparseIndex {
             Precision::Floats => Weights::Floats(WeightsOf::open(&file, path)?),
         };
         let clusters = match file.section::<u64>(Kind::PassageStarts as u16, 0) {
-            Some(_) => Some(Clusters::open(&file, path)?),
+            Some(_) => Some(Box::new(Clusters::open(&file, path)?)),
             None => None,
         };
         let index = Self {
