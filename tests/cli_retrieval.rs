@@ -118,6 +118,7 @@ fn negatives_and_teachers_from_files_train_a_model_that_teaches() {
         &words(&format!("{teach} --model {model} --out again.trec")),
     );
     assert_eq!(lines(&folder.join("again.trec")).len(), taught.len());
+    vectors_are_indexed_and_searched(&folder, model);
 
     // Not every candidate is scored: the remedy is named.
     let kept: Vec<String> = fs::read_to_string(folder.join("teacher.trec"))
@@ -336,4 +337,81 @@ fn retrievers_and_tasks_must_fit() {
         )),
         &["block"],
     );
+}
+
+/// `genret encode` and `genret search` with a sparse model that has scored pairs in `again.trec`.
+fn vectors_are_indexed_and_searched(folder: &Path, model: &str) {
+    let encode = format!("encode --model {model} --corpus data --out vectors.genret");
+    succeed(
+        folder,
+        &words(&format!("{encode} --keep floats --clusters")),
+    );
+    let search = "search --index vectors.genret --queries data --k 200";
+    succeed(
+        folder,
+        &words(&format!("{search} --model {model} --out sparse.trec")),
+    );
+    let found = lines(&folder.join("sparse.trec"));
+    let mut compared = 0;
+    for (query, doc, score) in lines(&folder.join("again.trec")) {
+        let same = |line: &&(String, String, f64)| line.0 == query && line.1 == doc;
+        if let Some((_, _, other)) = found.iter().find(same) {
+            let close = 1e-4 * score.abs().max(1.0);
+            assert!(
+                (score - other).abs() < close,
+                "{query} {doc}: {score} {other}"
+            );
+            compared += 1;
+        }
+    }
+    assert!(compared > 100, "{compared}");
+    let approximate = format!(
+        "search --index vectors.genret --queries data --k 10 --model {model} --approximate --promise 0 \
+         --query-terms 1000 --measure-accuracy --out near.trec"
+    );
+    let said = succeed(folder, &words(&approximate));
+    let share: f64 = said.split(' ').next().unwrap().parse().unwrap();
+    assert!(share > 0.99, "{said}");
+    let text = ["search", "--index", "vectors.genret", "--model", model];
+    let text = [&text[..], &["--text", "Who was born in the town?"]].concat();
+    assert!(!succeed(folder, &text).is_empty());
+    refuse(
+        folder,
+        &words(&format!("{search} --out no.trec")),
+        &["--model"],
+    );
+    fs::write(folder.join("text.genret"), "no index").unwrap();
+    let other = format!("search --index text.genret --model {model} --queries data --out no.trec");
+    refuse(folder, &words(&other), &["text.genret", "not a"]);
+    let graph = format!("{encode} --graph");
+    refuse(folder, &words(&graph), &["--graph is for dense models"]);
+    assert!(!folder.join("no.trec").exists());
+}
+
+#[test]
+fn a_bm25_index_is_kept_and_held_to_its_corpus() {
+    let folder = collection("bm25-index");
+    let search = "search --bm25 data --queries data --k 20";
+    succeed(&folder, &words(&format!("{search} --out memory.trec")));
+    for out in ["made.trec", "kept.trec"] {
+        succeed(
+            &folder,
+            &words(&format!("{search} --index bm25.genret --out {out}")),
+        );
+    }
+    let alone = "search --index bm25.genret --queries data --k 20 --out alone.trec";
+    succeed(&folder, &words(alone));
+    let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap();
+    for name in ["made.trec", "kept.trec", "alone.trec"] {
+        assert_eq!(read("memory.trec"), read(name), "{name}");
+    }
+    let other = format!("{search} --index bm25.genret --k1 1.2 --out no.trec");
+    refuse(
+        &folder,
+        &words(&other),
+        &["bm25.genret", "other parameters"],
+    );
+    let wrong = format!("{search} --b 2 --out no.trec");
+    refuse(&folder, &words(&wrong), &["b must be from 0 to 1"]);
+    assert!(!folder.join("no.trec").exists());
 }
