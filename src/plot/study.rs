@@ -41,7 +41,8 @@ pub fn draw_section(
     save_all(&section_charts(section, level), folder, extension)
 }
 
-/// Draws named charts into `folder` (which must exist) and returns their paths, in order.
+/// Draws named charts into `folder` (which must exist) and returns their paths, in order; those without a coordinate,
+/// of measures that are 0 everywhere, are left out.
 pub fn save_all(
     charts: &[(String, Chart)],
     folder: &Path,
@@ -50,6 +51,10 @@ pub fn save_all(
     // Drawing takes a tenth of a second a picture, all of it computing.
     charts
         .par_iter()
+        .filter(|(_, chart)| {
+            let drawn = |s: &Series| !s.points.is_empty() || !s.line.is_empty();
+            chart.series.iter().any(drawn)
+        })
         .map(|(name, chart)| {
             let path = folder.join(format!("{name}.{extension}"));
             chart.save(&path).map(|()| path)
@@ -465,6 +470,13 @@ mod tests {
                 path.display()
             );
         }
+        let empty = Chart::new("t", Axis::log("x"), Axis::log("y"));
+        assert_eq!(
+            save_all(&[("empty".into(), empty)], &folder, "svg")
+                .unwrap()
+                .len(),
+            0
+        );
         std::fs::remove_dir_all(&folder).unwrap();
     }
 }

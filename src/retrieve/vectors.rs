@@ -9,9 +9,9 @@ use crate::types::Hit;
 /// Vectors of passages with all their bits.
 pub enum VectorIndex {
     /// By terms.
-    Sparse(SparseIndex),
+    Sparse(Box<SparseIndex>),
     /// Row after row.
-    Dense(DenseIndex),
+    Dense(Box<DenseIndex>),
 }
 
 impl VectorIndex {
@@ -34,14 +34,14 @@ impl VectorIndex {
                 for (id, vector) in ids.zip(vectors) {
                     builder.push(id, vector)?;
                 }
-                Self::Sparse(builder.into_index()?)
+                Self::Sparse(Box::new(builder.into_index()?))
             }
             Vectors::Dense { values, .. } => {
                 let mut builder = DenseBuilder::new(width, DenseOptions::default())?;
                 for (id, vector) in ids.zip(values.chunks_exact(width)) {
                     builder.push(id, vector)?;
                 }
-                Self::Dense(builder.into_index()?)
+                Self::Dense(Box::new(builder.into_index()?))
             }
         })
     }

@@ -126,8 +126,9 @@ pub(super) fn against(rows: &[CellRow], baseline: &Baseline, config: &Config) ->
             p_holm: f64::NAN,
         })
     };
-    let mut all: Vec<AgainstBm25> = models(rows).iter().filter_map(of_model).collect();
-    all.sort_by(|a, b| a.series.cmp(&b.series));
+    let mut models = models(rows);
+    models.sort_by_cached_key(|row| (row.series(), row.params_non_embedding));
+    let mut all: Vec<AgainstBm25> = models.iter().filter_map(of_model).collect();
     let p_values: Vec<f64> = all.iter().map(|a| a.comparison.p_randomisation).collect();
     for (one, adjusted) in all.iter_mut().zip(holm(&p_values)) {
         one.p_holm = adjusted;

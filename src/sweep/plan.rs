@@ -13,7 +13,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::SweepError;
-use crate::config::{Config, Task, hash};
+use crate::config::{Config, RetrieverKind, Task, hash};
 use crate::decode::{DecodeOptions, batch_bytes};
 use crate::docid::Method;
 use crate::experiment::{Experiment, ExperimentError, ModelSpec, read_json, write_json};
@@ -125,7 +125,14 @@ fn model_plan(
             };
             // Every passage is represented once, before the first query.
             let measure = corpus * spec.representation_flops(passage);
-            let memory = representation_memory(&spec, passage);
+            let terms = spec
+                .representation_width()
+                .min(match representation.retriever {
+                    RetrieverKind::Sparse => ACTIVE_TERMS,
+                    _ => usize::MAX,
+                });
+            // The vectors and an index of them: a term or dimension twice, a term with its number.
+            let memory = representation_memory(&spec, passage) + 16.0 * corpus * terms as f64;
             (vec![cell], measure, memory)
         }
     };
@@ -140,6 +147,9 @@ fn model_plan(
         spec,
     })
 }
+
+/// Active terms of a passage that are expected of a trained sparse model.
+const ACTIVE_TERMS: usize = 512;
 
 /// As [`memory`], for a model of representations: the activations of the texts of a pass, and the
 /// representations of a batch with their gradients.
