@@ -33,7 +33,7 @@ use crate::train::{
 };
 use crate::types::{Passage, Query};
 
-use texts::Texts;
+use texts::{Texts, some_of};
 
 /// Version of genret and the commit it was built from.
 pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " ", env!("GENRET_COMMIT"));
@@ -305,10 +305,20 @@ impl Experiment {
     pub fn typical(&self, spec: &ModelSpec) -> Result<(f64, f64), ExperimentError> {
         match &spec.representation {
             Some(representation) => {
-                let (query, passage) = self.typical_texts(&representation.encoder)?;
-                let passages = 1 + representation.contrast.per_query;
-                let flops = spec.text_flops(query) + passages as f64 * spec.text_flops(passage);
-                Ok(((query + passages * passage) as f64, flops))
+                // Hard negatives, and passages that have many queries, are longer than the mean passage.
+                let pairs = some_of(&self.pairs(self.config.data.fraction)?);
+                let (split, task) = (&self.config.data.train, spec.objective.task);
+                let groups = self.groups(&pairs, split, representation, task, spec.seed, false)?;
+                let (mut tokens, mut flops) = (0.0, 0.0);
+                for group in groups.epoch(0)? {
+                    let passages = group.passages.iter().map(|&p| groups.passage(p).len());
+                    for length in passages.chain([group.query.len()]) {
+                        tokens += length as f64;
+                        flops += spec.text_flops(length);
+                    }
+                }
+                let count = pairs.len() as f64;
+                Ok((tokens / count, flops / count))
             }
             None if spec.masking.is_some() => {
                 let masking = &self.config.masking;
@@ -339,12 +349,12 @@ impl Experiment {
     /// pairs.
     pub fn typical_example(&self, spec: &ModelSpec) -> Result<(usize, usize), ExperimentError> {
         let pairs = self.pairs(self.config.data.fraction)?;
-        let some = &pairs[..pairs.len().min(200)];
+        let some = some_of(&pairs);
         let task = match spec.objective.task {
             task @ (Task::Docids | Task::Queries) => task,
             _ => Task::Ngrams,
         };
-        let examples = self.source(some, task, spec.docid_method(), 0)?.epoch(0)?;
+        let examples = self.source(&some, task, spec.docid_method(), 0)?.epoch(0)?;
         let mean = |len: fn(&Example) -> usize| {
             let sum: usize = examples.iter().map(len).sum();
             sum.div_ceil(examples.len())

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::{Experiment, ExperimentError};
+use crate::data::Pair;
 use crate::data::masking::{MaskedBlock, Masker, MaskingOptions};
 use crate::model::{EncoderOptions, Role};
 use crate::types::TokenId;
@@ -84,15 +85,23 @@ impl Experiment {
         &self,
         encoder: &EncoderOptions,
     ) -> Result<(usize, usize), ExperimentError> {
-        let pairs = self.pairs(self.config.data.fraction)?;
-        let some = &pairs[..pairs.len().min(200)];
+        let pairs = some_of(&self.pairs(self.config.data.fraction)?);
         let mut queries = 0;
-        for (_, pair) in some {
+        for (_, pair) in &pairs {
             let text = &self.dataset.queries[pair.query].text;
             queries += self.query_tokens(text, encoder)?.len();
         }
         let texts = self.texts(encoder)?;
         let passages: usize = texts.iter().map(Vec::len).sum();
-        Ok((queries.div_ceil(some.len()), passages.div_ceil(texts.len())))
+        Ok((
+            queries.div_ceil(pairs.len()),
+            passages.div_ceil(texts.len()),
+        ))
     }
+}
+
+/// Two hundred pairs from all over.
+pub(super) fn some_of(pairs: &[(u64, Pair)]) -> Vec<(u64, Pair)> {
+    let step = (pairs.len() / 200).max(1);
+    pairs.iter().step_by(step).take(200).copied().collect()
 }
