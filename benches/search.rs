@@ -6,7 +6,6 @@
 //! exhaustively, and by clusters at several settings. `-- dense N WIDTH` compares 32 bits, eight and the graph.
 
 #[path = "index/clock.rs"]
-#[allow(dead_code)]
 mod clock;
 
 use std::collections::BTreeMap;

@@ -19,7 +19,10 @@ use genret::types::TokenId;
 use rand::RngExt;
 
 #[path = "index/clock.rs"]
-#[expect(dead_code, reason = "shared with the benchmark of the index")]
+#[expect(
+    dead_code,
+    reason = "the clock of the process serves the other benchmarks"
+)]
 mod clock;
 
 use clock::{Clock, cpu_micros};

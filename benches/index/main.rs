@@ -12,6 +12,7 @@
 
 mod clock;
 mod corpus;
+mod memory;
 mod peer;
 #[path = "../../tests/common/shared.rs"]
 mod shared;
@@ -20,13 +21,14 @@ mod times;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use clock::{Clock, Eviction, cpu_micros, peak_bytes};
+use clock::{Clock, cpu_micros};
 use corpus::{Beam, MAX_LEN, Passages};
 use genret::index::{
     Continuations, IndexOptions, LiveWriter, NgramIndex, Occurrence, PassageSet, SubstringIndex,
 };
 use genret::rng::stream;
 use genret::types::{PassageIdx, TokenId};
+use memory::{Eviction, peak_bytes};
 use peer::Peer;
 use rand::RngExt;
 use times::{Heat, Times};
