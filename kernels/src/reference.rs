@@ -275,10 +275,15 @@ pub fn adamw<const D: usize>(
     (param, Moments { first, second })
 }
 
-/// See [`crate::squared_norm`].
-pub fn squared_norm<const D: usize>(x: &Tensor<D>) -> f64 {
-    let data = x.clone().into_data().convert::<f32>();
-    data.iter::<f32>()
-        .map(|x| f64::from(x) * f64::from(x))
-        .sum()
+/// See [`crate::squared_norms`].
+pub fn squared_norms<const D: usize>(tensors: &[&Tensor<D>]) -> Vec<f64> {
+    let norms: Vec<Tensor<1>> = tensors
+        .iter()
+        .map(|x| single((*x).clone()).square().sum())
+        .collect();
+    if norms.is_empty() {
+        return vec![];
+    }
+    let norms = Tensor::cat(norms, 0).into_data();
+    norms.iter::<f32>().map(f64::from).collect()
 }
