@@ -18,10 +18,13 @@
 //! | [`decode_attention`], [`decode_cross_attention`] | attention of one new token per beam over a [`BeamCache`] |
 //! | [`adamw`], [`squared_norms`] | one pass over a parameter, its gradient and its two moments |
 //!
-//! # Two paths, one meaning
+//! # Three paths, one meaning
 //! Tensors of 32-bit floats on Burn's Flex device (the CPU) take the fused path, with or without
-//! autodiff; every other device or float type takes [`mod@reference`], the same formula written
-//! with plain tensor operations. Tests compare values and gradients of the two.
+//! autodiff. On devices of CubeCL (CUDA, and its CPU runtime; feature `cube`) [`constrained_best`],
+//! [`linear_cross_entropy`], [`sparse_pool`] and [`decode_attention`] run kernels of this crate, in any
+//! float type; what is left to element-wise operations is fused by Burn there. Everything else
+//! takes [`mod@reference`], the same formula written with plain tensor operations. Tests compare values and
+//! gradients of the three.
 //!
 //! # Determinism
 //! A result depends on the inputs and on the kind of processor (vector width, fused multiply-add),

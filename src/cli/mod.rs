@@ -4,8 +4,6 @@
 //! that failed or an expectation that was missed, 2 bad usage, configuration or input, 75 a run that was
 //! asked to stop (SIGTERM, SIGUSR1), saved its state and goes on when started again.
 
-use std::path::PathBuf;
-
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
@@ -18,6 +16,7 @@ mod encoding;
 mod evaluate;
 mod fit;
 mod fuse;
+mod gpu;
 mod index;
 mod mine;
 mod progress;
@@ -84,9 +83,7 @@ enum Verb {
 /// Carries out a parsed command line.
 pub fn run(command: &Command) -> Result<()> {
     let shared = &command.shared;
-    if let Some(folder) = kernel_folder() {
-        crate::model::keep_kernels_in(&folder);
-    }
+    gpu::prepare(&shared.device)?;
     match &command.verb {
         Verb::Data(command) => data::run(command, shared),
         Verb::Tokenizer(command) => tokenizer::run(command, shared),
@@ -104,19 +101,6 @@ pub fn run(command: &Command) -> Result<()> {
         Verb::Sweep(args) => sweep::run(args, shared),
         Verb::Fit(args) => fit::run(args, shared),
     }
-}
-
-/// Where kernels of a GPU are kept once compiled and measured: `GENRET_KERNELS`, else in the user's cache.
-fn kernel_folder() -> Option<PathBuf> {
-    let folder = |name: &str| {
-        std::env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
-    folder("GENRET_KERNELS").or_else(|| {
-        let cache = folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")))?;
-        Some(cache.join("genret").join("kernels"))
-    })
 }
 
 /// A run that did its work and did not reach what it was expected to.

@@ -62,6 +62,32 @@ fn cuda(name: &str, index: &str) -> Result<Device, ModelError> {
     }
 }
 
+/// Looks for CUDA's library of functions such as `exp`, which kernels are linked with when they are compiled:
+/// `nvvm/libdevice/libdevice.10.bc` in `toolkit` (the value of `CUDA_PATH`), or where it is absent in the usual places.
+///
+/// # Errors
+/// [`ModelError::Device`] if it is not there.
+pub fn check_math_library(toolkit: Option<&Path>) -> Result<(), ModelError> {
+    let places = match toolkit {
+        Some(toolkit) => vec![toolkit],
+        None => TOOLKITS.map(Path::new).to_vec(),
+    };
+    let library = Path::new("nvvm/libdevice/libdevice.10.bc");
+    if places.iter().any(|place| place.join(library).is_file()) {
+        return Ok(());
+    }
+    let places: Vec<String> = places.iter().map(|p| p.display().to_string()).collect();
+    Err(ModelError::Device(format!(
+        "CUDA's {} was found in none of {}: install CUDA's toolkit, or set CUDA_PATH to a folder that holds this one file \
+         (Python's triton and nvidia-cuda-nvcc packages carry it); or use `--device cpu`",
+        library.display(),
+        places.join(", ")
+    )))
+}
+
+/// Where CubeCL looks for a toolkit.
+const TOOLKITS: [&str; 4] = ["/usr/local/cuda", "/opt/cuda", "/usr/lib/cuda", "/usr"];
+
 /// Keeps compiled kernels and what was measured of them in `folder`, from run to run; without effect in a build
 /// that has no kernels to compile. To be called before the first tensor is made.
 pub fn keep_kernels_in(folder: &Path) {
@@ -83,5 +109,21 @@ mod tests {
         }
         assert!(open_devices("cpu,cpu").is_ok());
         assert!(open_devices("cpu,gpu").is_err());
+    }
+
+    #[test]
+    fn a_toolkit_without_the_library_is_refused() {
+        let folder = std::env::temp_dir().join(format!("genret-toolkit-{}", std::process::id()));
+        let error = check_math_library(Some(&folder))
+            .expect_err("nothing is there")
+            .to_string();
+        assert!(
+            error.contains("libdevice.10.bc") && error.contains("CUDA_PATH"),
+            "{error}"
+        );
+        std::fs::create_dir_all(folder.join("nvvm/libdevice")).unwrap();
+        std::fs::write(folder.join("nvvm/libdevice/libdevice.10.bc"), "").unwrap();
+        assert!(check_math_library(Some(&folder)).is_ok());
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 }

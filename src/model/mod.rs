@@ -21,7 +21,7 @@ pub mod parameters;
 pub mod recompute;
 mod t5;
 
-pub use device::{keep_kernels_in, open_device, open_devices};
+pub use device::{check_math_library, keep_kernels_in, open_device, open_devices};
 pub use encoder::{EncoderOptions, Pooling, Role, T5Part, Vectors, encode_all};
 pub use family::{Model, ModelConfig, ModelState};
 pub use layers::Sequences;

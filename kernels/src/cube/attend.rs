@@ -45,7 +45,7 @@ fn attend_kernel<F: Float>(
         length = lengths[query] as usize;
     }
     let keys = length + steps;
-    let of_prompt = (query * kv_heads + kv_head) * padded * dim;
+    let of_prompt = query * padded;
 
     let mut row = Shared::new_slice(dim);
     let mut shares = Shared::new_slice(capacity);
@@ -62,7 +62,7 @@ fn attend_kernel<F: Float>(
     while at < keys {
         let mut score = 0.0f32;
         if at < length {
-            let from = of_prompt + at * dim;
+            let from = ((of_prompt + at) * kv_heads + kv_head) * dim;
             for i in 0..dim {
                 score += row[i] * f32::cast_from(prompt_k[from + i]);
             }
@@ -112,7 +112,8 @@ fn attend_kernel<F: Float>(
         if part < parts {
             let mut at = part;
             while at < length {
-                value += shares[at] * f32::cast_from(prompt_v[of_prompt + at * dim + i]);
+                let from = ((of_prompt + at) * kv_heads + kv_head) * dim;
+                value += shares[at] * f32::cast_from(prompt_v[from + i]);
                 at += parts;
             }
             while at < keys {
@@ -164,7 +165,7 @@ impl AttendSize {
 pub struct AttendInputs {
     /// Queries of the current tokens, scaled and turned, `[beams, heads, dim]`.
     pub q: BufferArg,
-    /// Keys of the prompts, turned, `[queries, kv_heads, padded, dim]`.
+    /// Keys of the prompts, turned, `[queries, padded, kv_heads, dim]`.
     pub prompt_k: BufferArg,
     /// Values of the prompts, as the keys.
     pub prompt_v: BufferArg,
@@ -338,7 +339,7 @@ mod tests {
                     let from = |data: &[f32], row: usize| data[row * dim..][..dim].to_vec();
                     let rows = |prompt: &[f32], step: &[f32]| -> Vec<Vec<f32>> {
                         let of_prompt = (0..lengths[query] as usize)
-                            .map(|at| from(prompt, (query * kv_heads + kv) * padded + at));
+                            .map(|at| from(prompt, (query * padded + at) * kv_heads + kv));
                         let of_steps = (0..steps).map(|at| {
                             from(step, history[beam * steps + at] as usize * kv_heads + kv)
                         });

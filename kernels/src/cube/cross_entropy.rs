@@ -61,7 +61,7 @@ fn cross_entropy_kernel<F: Float>(
             }
             // A row of weight zero adds nothing, whatever its logits are.
             if weight == 0.0 {
-                value = 0.0f32.runtime();
+                value = 0.0;
             }
             logits[first + i] = F::cast_from(value);
             i += units;

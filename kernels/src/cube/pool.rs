@@ -35,16 +35,16 @@ fn pool_kernel<F: Float>(
     while row < end {
         let x = f32::cast_from(logits[row * terms as usize + term as usize]);
         // The first NaN is taken, and nothing is larger than it.
-        if x > max || x != x {
+        if x > max || x.is_nan() {
             max = x;
             place = (row - begin) as u32;
         }
         row += 1;
     }
     let at = text * terms as usize + term as usize;
-    let mut value = f32::ln(1.0 + scale * max);
+    let mut value = f32::log1p(scale * max);
     if max <= 0.0 {
-        value = 0.0f32.runtime();
+        value = 0.0;
     }
     values[at] = value;
     places[at] = place;

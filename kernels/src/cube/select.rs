@@ -61,7 +61,7 @@ fn score_allowed_kernel<F: Float>(
     while at < end {
         let token = tokens[at];
         let mut score = f32::new(NEVER);
-        if token != FORBIDDEN {
+        if token != 0xFFFF_FFFFu32 {
             score = base + f32::cast_from(logits[first + token as usize]);
         }
         scores[at] = score;
@@ -77,8 +77,8 @@ fn rank_of(score: f32) -> u32 {
     if bits >= 0x8000_0000u32 {
         rank = !bits;
     }
-    if score != score {
-        rank = u32::MAX.runtime();
+    if score.is_nan() {
+        rank = 0xFFFF_FFFFu32;
     }
     rank
 }

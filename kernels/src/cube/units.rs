@@ -40,10 +40,11 @@ impl Units {
 pub(crate) fn reduce_max_sum(maxima: &mut [f32], sums: &mut [f32], #[comptime] units: usize) {
     let unit = UNIT_POS_X as usize;
     sync_cube();
-    let mut half = units / 2;
+    let mut half = comptime!(units / 2).runtime();
     while half > 0 {
         if unit < half {
-            let (own, other) = (maxima[unit], maxima[unit + half]);
+            let own = maxima[unit];
+            let other = maxima[unit + half];
             let max = f32::max(own, other);
             sums[unit] =
                 sums[unit] * f32::exp(own - max) + sums[unit + half] * f32::exp(other - max);
@@ -59,7 +60,7 @@ pub(crate) fn reduce_max_sum(maxima: &mut [f32], sums: &mut [f32], #[comptime] u
 pub(crate) fn reduce_max(values: &mut [f32], #[comptime] units: usize) {
     let unit = UNIT_POS_X as usize;
     sync_cube();
-    let mut half = units / 2;
+    let mut half = comptime!(units / 2).runtime();
     while half > 0 {
         if unit < half {
             let other = values[unit + half];
@@ -75,7 +76,7 @@ pub(crate) fn reduce_max(values: &mut [f32], #[comptime] units: usize) {
 pub(crate) fn reduce_sum<N: Numeric>(values: &mut [N], #[comptime] units: usize) {
     let unit = UNIT_POS_X as usize;
     sync_cube();
-    let mut half = units / 2;
+    let mut half = comptime!(units / 2).runtime();
     while half > 0 {
         if unit < half {
             let other = values[unit + half];
@@ -93,7 +94,7 @@ pub(crate) mod testing {
 
     /// A client of CubeCL's CPU runtime.
     pub(crate) fn client() -> Client {
-        cubecl::cpu::CpuDevice::default().client()
+        <cubecl::cpu::CpuRuntime as Runtime>::client(&Default::default())
     }
 
     /// A buffer of these values.
