@@ -11,15 +11,20 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 llvm_config=${LLVM_CONFIG:-llvm-config-22}
-polly() { [ -e "$("$llvm_config" --libdir)/libPolly.a" ]; }
-if ! command -v "$llvm_config" >/dev/null || ! polly; then
-  if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-    echo "prepare-llvm: $llvm_config or its libPolly.a is missing." >&2
-    echo "  Debian 12 (bookworm-security) and later: apt-get install llvm-22-dev libpolly-22-dev" >&2
+system_libraries="-lrt -ldl -lm -lz -lzstd -lxml2 -lz3"
+ready() {
+  command -v "$llvm_config" > /dev/null && [ -e "$("$llvm_config" --libdir)/libPolly.a" ] &&
+    echo 'int main(void) { return 0; }' | c++ -xc++ - $system_libraries -o /dev/null 2> /dev/null
+}
+if ! ready; then
+  packages="g++ llvm-22-dev libpolly-22-dev zlib1g-dev libzstd-dev libxml2-dev libz3-dev"
+  if [ "$(id -u)" != 0 ] || ! command -v apt-get > /dev/null; then
+    echo "prepare-llvm: $llvm_config, its libPolly.a, a C++ compiler or one of $system_libraries is missing." >&2
+    echo "  Debian 12 (bookworm-security) and later: apt-get install $packages" >&2
     exit 2
   fi
   apt-get update -qq
-  apt-get install -y -qq --no-install-recommends g++ llvm-22-dev libpolly-22-dev libz-dev libzstd-dev libxml2-dev libz3-dev
+  apt-get install -y -qq --no-install-recommends $packages
 fi
 
 # The version that Cargo.lock names, as the bundler writes it: 23.1.0-4 from 23.1.0-4.
@@ -34,7 +39,7 @@ mkdir -p "$folder/bin"
 cat > "$folder/bin/llvm-config" <<WRAPPER
 #!/bin/sh
 case "\$*" in
-  *--system-libs*) echo "-lrt -ldl -lm -lz -lzstd -lxml2 -lz3" ;;
+  *--system-libs*) echo "$system_libraries" ;;
   *) exec "$(command -v "$llvm_config")" "\$@" ;;
 esac
 WRAPPER

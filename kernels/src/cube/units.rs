@@ -74,13 +74,25 @@ pub(crate) fn reduce_max(values: &mut [f32], #[comptime] units: usize) {
 /// Adds one number per unit; the first becomes the sum.
 #[cube]
 pub(crate) fn reduce_sum<N: Numeric>(values: &mut [N], #[comptime] units: usize) {
+    reduce_sums::<N>(values, 1usize, units);
+}
+
+/// Adds one number per unit of several kinds, which stand `units` apart; the first of a kind becomes its sum.
+#[cube]
+pub(crate) fn reduce_sums<N: Numeric>(
+    values: &mut [N],
+    #[comptime] kinds: usize,
+    #[comptime] units: usize,
+) {
     let unit = UNIT_POS_X as usize;
     sync_cube();
     let mut half = comptime!(units / 2).runtime();
     while half > 0 {
         if unit < half {
-            let other = values[unit + half];
-            values[unit] += other;
+            for kind in 0..kinds {
+                let other = values[kind * units + unit + half];
+                values[kind * units + unit] += other;
+            }
         }
         sync_cube();
         half /= 2;
@@ -94,7 +106,7 @@ pub(crate) mod testing {
 
     /// A client of CubeCL's CPU runtime.
     pub(crate) fn client() -> Client {
-        <cubecl::cpu::CpuRuntime as Runtime>::client(&Default::default())
+        cubecl::Device::from(cubecl::cpu::CpuDevice::default()).client()
     }
 
     /// A buffer of these values.
