@@ -97,7 +97,8 @@ pub(crate) fn linear_cross_entropy(
     let gradients = pass.gradients.expect("the pass was asked for gradients");
     for (x, gradient) in [hidden_nd, weight_vd].into_iter().zip(gradients) {
         let product = (single(x) * Tensor::from_inner(gradient)).sum();
-        loss = loss + product.clone() - product.detach();
+        // Exactly zero, with the gradient of the product.
+        loss = loss + (product.clone() - product.detach());
     }
     loss
 }
