@@ -268,7 +268,11 @@ impl ModelSpec {
 
     /// The model before its first step, on `device`.
     pub(super) fn begin(&self, device: &Device) -> Result<Model, ExperimentError> {
+        let words_first = (self.representation.as_ref()).is_some_and(|made| {
+            made.encoder.pooling == Pooling::Sparse && made.contrast.words_first
+        });
         let model = match &self.start {
+            None if words_first => self.model.init(self.seed, device).with_words_first(),
             None => self.model.init(self.seed, device),
             Some(start) => start
                 .open(device)?

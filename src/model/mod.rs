@@ -19,6 +19,7 @@ mod options;
 pub mod parameters;
 pub mod recompute;
 mod t5;
+mod words;
 
 pub use encoder::{EncoderOptions, Pooling, Role, T5Part, Vectors, encode_all};
 pub use family::{Model, ModelConfig, ModelState};
