@@ -192,6 +192,9 @@ pub struct EvaluateOptions {
     pub queries: usize,
     /// Passages kept per query.
     pub depth: usize,
+    /// Tokens of a passage that a sparse or dense model reads, at most; by default as many as in training.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub passage_tokens: Option<usize>,
     /// Measures, as `genret evaluate` takes them.
     pub measures: Vec<String>,
     /// Queries of the first split whose contrastive generation loss is measured.
@@ -210,6 +213,7 @@ impl Default for EvaluateOptions {
             splits: vec!["test".into()],
             queries: usize::MAX,
             depth: 100,
+            passage_tokens: None,
             measures: ["RR@10", "nDCG@10", "R@10", "R@100"]
                 .map(String::from)
                 .to_vec(),
@@ -326,6 +330,7 @@ impl Config {
             &self.objective.span,
             &self.objective.template,
             (evaluate.splits.first(), evaluate.queries),
+            evaluate.passage_tokens,
             (
                 evaluate.cgl_queries,
                 evaluate.cgl_negatives,
@@ -499,6 +504,10 @@ impl Config {
             ("evaluate.cgl_negatives", self.evaluate.cgl_negatives),
             ("evaluate.depth", self.evaluate.depth),
             ("evaluate.queries", self.evaluate.queries),
+            (
+                "evaluate.passage_tokens",
+                self.evaluate.passage_tokens.unwrap_or(1),
+            ),
             ("tokenizer.vocab", self.tokenizer.vocab),
         ] {
             if value == 0 {

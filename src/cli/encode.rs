@@ -1,5 +1,6 @@
 //! `genret encode`: an index of the vectors of a corpus.
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
@@ -30,6 +31,9 @@ pub struct EncodeArgs {
     /// The index to write; an old one is replaced when the new one is complete.
     #[arg(long)]
     out: PathBuf,
+    /// Tokens of a passage that are read, at most [default: as many as in training].
+    #[arg(long, value_name = "TOKENS")]
+    passage_tokens: Option<NonZeroUsize>,
     /// What is kept of weights and numbers [default: bytes of sparse vectors, floats of dense ones].
     #[arg(long, value_enum)]
     keep: Option<Keep>,
@@ -62,7 +66,7 @@ enum Builder {
 }
 
 pub(super) fn run(args: &EncodeArgs, shared: &Shared) -> Result<()> {
-    let encoder = TextEncoder::open(&args.model, shared)?;
+    let encoder = TextEncoder::open(&args.model, args.passage_tokens, shared)?;
     let corpus = Corpus::load(&args.corpus)?;
     let mut builder = None;
     let mut progress = Progress::new("representing passages", corpus.len() as u64);

@@ -68,7 +68,9 @@ impl<'a> Measuring<'a> {
                     }
                     stopped.is_ok()
                 };
-                let made = experiment.represent(trained, &representation.encoder, &mut progress)?;
+                let encoder = &(representation.encoder)
+                    .with_passage_tokens(experiment.config.evaluate.passage_tokens);
+                let made = experiment.represent(trained, encoder, &mut progress)?;
                 stopped?;
                 made
             }
