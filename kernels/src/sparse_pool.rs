@@ -80,6 +80,17 @@ pub fn sparse_pool(
         end <= hidden_nd.dims()[0],
         "sparse_pool: texts end at row {end}"
     );
+    #[cfg(feature = "cube")]
+    if crate::cube::is_cube(&hidden_nd.device()) {
+        let bounds = texts
+            .iter()
+            .flat_map(|text| [text.start as u32, text.end as u32]);
+        let texts = crate::cube::pooling::Texts {
+            bounds: Arc::new(bounds.collect()),
+            scale,
+        };
+        return crate::cube::pooling::sparse_pool(hidden_nd, weight_vd, texts);
+    }
     if !(is_fused(&hidden_nd) && is_fused(&weight_vd)) {
         return crate::reference::sparse_pool(hidden_nd, weight_vd, texts, scale);
     }
