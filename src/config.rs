@@ -129,6 +129,10 @@ pub struct DataOptions {
     pub folder: Option<PathBuf>,
     /// The embedded corpus, generated into `out`.
     pub synth: Option<SynthOptions>,
+    /// Queries of the passages, a folder that `genret decode --task queries` wrote for this corpus: a third field of the
+    /// n-gram index, and what `objective` makes of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pseudo_queries: Option<PathBuf>,
     /// Split of the training queries.
     #[serde(default = "split_train")]
     pub train: String,
@@ -444,6 +448,9 @@ impl Config {
             ));
         }
         objective.docids.check()?;
+        if objective.docids.pseudo > 0.0 && self.data.pseudo_queries.is_none() {
+            return Err("objective.docids.pseudo learns from pseudo-queries: name the folder that `genret decode --task queries` wrote, data.pseudo_queries".into());
+        }
         if self.ranking.title_weight > 0.0 && !objective.titles {
             return Err("ranking.title_weight counts generated titles: let the model learn to write them with objective.titles = true".into());
         }

@@ -1,7 +1,5 @@
 //! What a model learns and how it finds passages, as a configuration file writes it.
 
-use std::path::PathBuf;
-
 use serde::{Deserialize, Serialize};
 
 use crate::data::example::{SpanOptions, Template};
@@ -26,18 +24,15 @@ pub struct ObjectiveOptions {
 
 /// How often an epoch holds each kind of example whose target is an identifier; 0.5 is half of them, drawn anew for every
 /// epoch, and 2 is each of them twice.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DocidMixture {
     /// Training queries, with the identifiers of their relevant passages.
     pub queries: f64,
     /// Passages, each with its own (DSI's indexing); every passage of the corpus, whatever the data fraction.
     pub passages: f64,
-    /// Queries of `pseudo_queries`, with the identifiers of the passages they were written for (DSI-QG).
+    /// Queries of `data.pseudo_queries`, with the identifiers of the passages they were written for (DSI-QG).
     pub pseudo: f64,
-    /// A folder written by `genret decode --task queries` for this corpus.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pseudo_queries: Option<PathBuf>,
 }
 
 impl Default for DocidMixture {
@@ -46,7 +41,6 @@ impl Default for DocidMixture {
             queries: 1.0,
             passages: 1.0,
             pseudo: 0.0,
-            pseudo_queries: None,
         }
     }
 }
@@ -61,9 +55,6 @@ impl DocidMixture {
         if weights.iter().any(|w| !(0.0..=1000.0).contains(w)) || weights.iter().sum::<f64>() == 0.0
         {
             return Err("objective.docids: queries, passages and pseudo must lie between 0 and 1000, and not all be 0".into());
-        }
-        if (self.pseudo > 0.0) != self.pseudo_queries.is_some() {
-            return Err("objective.docids: pseudo and pseudo_queries go together: a weight above 0 and the folder that `genret decode --task queries` wrote".into());
         }
         Ok(())
     }

@@ -8,8 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Experiment, ExperimentError, ModelSpec, TrainedModel};
 use crate::config::DocidMixture;
 use crate::data::example::{Example, ExampleError, ExampleMaker, View, nested_subset};
-use crate::data::trec::Qrels;
-use crate::data::{self, Corpus, Pair};
+use crate::data::{Corpus, Pair};
 use crate::decode::DecodeOptions;
 use crate::docid::{self, DocidOptions, Docids, Method};
 use crate::index::{Field, NgramIndex, Trie};
@@ -152,31 +151,6 @@ impl Experiment {
         }
     }
 
-    /// Pseudo-queries with the passages they were written for, in file order.
-    pub(super) fn open_pseudo_queries(
-        mixture: &DocidMixture,
-        corpus: &Corpus,
-    ) -> Result<Vec<(String, usize)>, ExperimentError> {
-        let Some(folder) = &mixture.pseudo_queries else {
-            return Ok(vec![]);
-        };
-        let path = folder.join("qrels").join("train.tsv");
-        let qrels = Qrels::load(&path)?;
-        let mut found = vec![];
-        for query in data::load_queries(folder)? {
-            for doc in qrels.relevant(query.id.as_str()) {
-                let passage = corpus.find(doc.as_str());
-                let unknown = || ExperimentError::UnknownPassage {
-                    path: path.clone(),
-                    doc: doc.to_string(),
-                };
-                let passage = passage.ok_or_else(unknown)?.index();
-                found.push((query.text.clone(), passage));
-            }
-        }
-        Ok(found)
-    }
-
     /// Examples whose targets are the identifiers of `method`: those of `pairs`, and what else `mixture` asks for.
     pub(super) fn docid_source(
         &self,
@@ -218,7 +192,10 @@ impl DocidSource<'_> {
         [
             (mixture.queries, self.pairs.len()),
             (mixture.passages, experiment.passages.len()),
-            (mixture.pseudo, experiment.pseudo_queries.len()),
+            (
+                mixture.pseudo,
+                experiment.pseudo_queries.as_ref().map_or(0, |p| p.len()),
+            ),
         ]
     }
 }
@@ -259,8 +236,9 @@ impl ExampleSource for DocidSource<'_> {
                     .maker
                     .own_docid(&experiment.passages[at], &self.ids[at]),
                 _ => {
-                    let (query, passage) = &experiment.pseudo_queries[at];
-                    self.maker.docid(query, &self.ids[*passage])
+                    let pseudo_queries = experiment.pseudo_queries.as_ref();
+                    let (passage, query) = pseudo_queries.expect("the list is not empty").get(at);
+                    self.maker.docid(query, &self.ids[passage.index()])
                 }
             };
             let items = draw(self.seed, list, epoch, times, n);

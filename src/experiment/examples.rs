@@ -36,7 +36,7 @@ impl Experiment {
     ) -> Result<Box<dyn ExampleSource + 'a>, ExperimentError> {
         let objective = &self.config.objective;
         if task == Task::Docids {
-            let mixture = objective.docids.clone();
+            let mixture = objective.docids;
             return Ok(Box::new(self.docid_source(pairs, method, mixture, seed)?));
         }
         let maker = ExampleMaker::new(
@@ -75,7 +75,6 @@ impl Experiment {
                 queries: 1.0,
                 passages: 0.0,
                 pseudo: 0.0,
-                pseudo_queries: None,
             };
             return Ok(Box::new(self.docid_source(pairs, method, queries, seed)?));
         }

@@ -68,6 +68,8 @@ pub struct PassageTokens {
     pub body: Vec<TokenId>,
     /// Half-open byte range of the text per body token.
     pub body_offsets: Vec<(u32, u32)>,
+    /// Tokens of its pseudo-queries; none where they are not used.
+    pub queries: Vec<Vec<TokenId>>,
 }
 
 impl PassageTokens {
@@ -87,6 +89,14 @@ impl PassageTokens {
     }
 }
 
+/// The tokens of the text of a field, encoded after one space, as inside running text.
+///
+/// # Errors
+/// [`TokenizerError::Encode`].
+pub fn field_tokens(tokenizer: &Tokenizer, text: &str) -> Result<Vec<TokenId>, TokenizerError> {
+    tokenizer.encode(&format!(" {text}"))
+}
+
 /// The tokens of `passage`, each field encoded after one space, as inside running text.
 ///
 /// # Errors
@@ -98,12 +108,13 @@ pub fn passage_tokens(
     let title = if passage.title.is_empty() {
         Vec::new()
     } else {
-        tokenizer.encode(&format!(" {}", passage.title))?
+        field_tokens(tokenizer, &passage.title)?
     };
     let body = tokenizer.encode_with_offsets(&format!(" {}", passage.text))?;
     let unshift = |offset: u32| offset.saturating_sub(1);
     Ok(PassageTokens {
         title,
+        queries: vec![],
         body: body.tokens,
         body_offsets: body
             .offsets
@@ -113,7 +124,7 @@ pub fn passage_tokens(
     })
 }
 
-/// [`passage_tokens`] of every passage, on all threads, in order.
+/// [`passage_tokens`] of every passage, on all threads, in order; without pseudo-queries.
 ///
 /// # Errors
 /// [`TokenizerError::Encode`] of the first passage that fails.
