@@ -251,7 +251,10 @@ impl Experiment {
             (_, Some(masking)) => self.blocks(masking)?.train.len(),
             _ => self.source(&pairs, task, method, seed)?.len(),
         };
-        let docids = (task == Task::Docids).then(|| self.docids(method));
+        let docids = self.config.learned_by(task).docid > 0.0;
+        let docids = docids.then(|| self.docids(method));
+        let pseudo_queries = self.pseudo_queries.as_ref();
+        let pseudo_queries = pseudo_queries.filter(|_| objective.needs_pseudo_queries());
         let vocab_size = match docids {
             Some(set) => set.vocab_size,
             None => self.tokenizer.vocab_size(),
@@ -274,6 +277,7 @@ impl Experiment {
             validation: (data.validation.clone(), data.validation_queries),
             objective,
             docids: docids.map(|set| set.spec.clone()),
+            pseudo_queries: pseudo_queries.map(PseudoQueries::fingerprint),
             masking,
             representation,
             train: self.config.train.clone(),
@@ -355,10 +359,11 @@ impl Experiment {
     /// pairs.
     pub fn typical_example(&self, spec: &ModelSpec) -> Result<(usize, usize), ExperimentError> {
         let pairs = self.pairs(self.config.data.fraction)?;
-        let some = some_of(&pairs);
-        let task = match spec.objective.task {
-            task @ (Task::Docids | Task::Queries) => task,
-            _ => Task::Ngrams,
+        let (some, task) = match spec.objective.task {
+            // Some pairs beside all passages and pseudo-queries would be another mixture.
+            Task::Views => (pairs, Task::Views),
+            task @ (Task::Docids | Task::Queries) => (some_of(&pairs), task),
+            _ => (some_of(&pairs), Task::Ngrams),
         };
         let examples = self.source(&some, task, spec.docid_method(), 0)?.epoch(0)?;
         let mean = |len: fn(&Example) -> usize| {
@@ -490,7 +495,8 @@ impl Experiment {
     }
 
     /// The cases of the contrastive generation loss, the same for every model of the experiment: with other spans for
-    /// models of docids, whose spans are identifiers, and the same queries, passages and negatives.
+    /// models of docids, whose spans are identifiers, and the same queries, passages and negatives. A model of several
+    /// views is measured on spans of texts if it has learned those.
     pub fn contrastive_cases(
         &self,
         spec: &ModelSpec,
@@ -510,7 +516,9 @@ impl Experiment {
             template: self.template(),
         };
         let corpus = &self.dataset.corpus;
-        if let Some(docids) = &spec.docids {
+        if let Some(docids) = &spec.docids
+            && spec.objective.learned().body == 0.0
+        {
             let ids = &self.docids(docids.options.method).ids;
             let find = |doc: &str| corpus.find(doc);
             return docid_cases(ids, &find, &self.tokenizer, &queries, qrels, &options);
