@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::data::example::{View, ViewWeights};
 use crate::data::masking::MaskingOptions;
 use crate::data::synth::SynthOptions;
 use crate::decode::DecodeOptions;
@@ -129,6 +130,10 @@ pub struct DataOptions {
     pub folder: Option<PathBuf>,
     /// The embedded corpus, generated into `out`.
     pub synth: Option<SynthOptions>,
+    /// Queries of the passages, a folder that `genret decode --task queries` wrote for this corpus: a third field of the
+    /// n-gram index, and what `objective` makes of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pseudo_queries: Option<PathBuf>,
     /// Split of the training queries.
     #[serde(default = "split_train")]
     pub train: String,
@@ -364,19 +369,19 @@ impl Config {
     }
 
     /// How identifiers are made, each way that a model of the configuration learns: with [`Method::Random`] beside any
-    /// other, the control that tells what their meaning is worth. None if no model writes identifiers.
+    /// other, the control that tells what their meaning is worth, unless they are one of several views. None if no model
+    /// writes identifiers.
     pub fn docid_methods(&self) -> Vec<Method> {
-        if !self
-            .variants()
-            .contains(&(RetrieverKind::Generative, Task::Docids))
-        {
+        let variants = self.variants();
+        let task = variants.iter().map(|(_, task)| *task);
+        let Some(task) = { task }.find(|&task| self.learned_by(task).docid > 0.0) else {
             return vec![];
-        }
+        };
         let mut methods = match &self.sweep.docids[..] {
             [] => vec![self.docids.method],
             named => named.to_vec(),
         };
-        if !self.sweep.sizes.is_empty() {
+        if !self.sweep.sizes.is_empty() && task == Task::Docids {
             methods.push(Method::Random);
         }
         methods.sort_unstable();
@@ -388,7 +393,31 @@ impl Config {
     pub fn needs_ngram_index(&self) -> bool {
         let own = (self.retriever, self.objective.task);
         let mut all = self.variants().into_iter().chain([own]);
-        all.any(|(retriever, task)| retriever == RetrieverKind::Generative && task != Task::Docids)
+        all.any(|(retriever, task)| {
+            retriever == RetrieverKind::Generative
+                && (task == Task::Queries || self.learned_by(task).of_texts() > 0.0)
+        })
+    }
+
+    /// What a model of `task` learns to write of a passage.
+    pub fn learned_by(&self, task: Task) -> ViewWeights {
+        let objective = ObjectiveOptions {
+            task,
+            ..self.objective.clone()
+        };
+        objective.learned()
+    }
+
+    /// The views that a model which has learned `learned` is ranked by, and how much each counts: identifiers alone, or
+    /// what `ranking.views` says.
+    pub fn ranked_by(&self, learned: ViewWeights) -> ViewWeights {
+        match learned.of_texts() > 0.0 {
+            true => self.ranking.views,
+            false => ViewWeights {
+                docid: 1.0,
+                ..ViewWeights::NONE
+            },
+        }
     }
 
     /// How the texts of a sparse or dense model become representations; what only sparse ones have is left
@@ -411,6 +440,35 @@ impl Config {
                 ..encoder
             }),
         }
+    }
+
+    /// Every view that is ranked by is learned.
+    fn check_views(&self) -> Result<(), String> {
+        for (_, task) in self.variants() {
+            let learned = self.learned_by(task);
+            let ranked = self.ranked_by(learned).iter();
+            for (view, _) in ranked.filter(|_| learned != ViewWeights::NONE) {
+                if learned.of(view) > 0.0 {
+                    continue;
+                }
+                let remedy = match (task, view) {
+                    (Task::Ngrams, View::Title) => "objective.titles = true".into(),
+                    (Task::Ngrams, _) => {
+                        format!(
+                            "objective.task = \"views\" and objective.views.{}",
+                            view.name()
+                        )
+                    }
+                    _ => format!("objective.views.{}", view.name()),
+                };
+                return Err(format!(
+                    "ranking.views counts {}, which the model does not learn: set {remedy}, or ranking.views.{} = 0",
+                    view.name(),
+                    view.name()
+                ));
+            }
+        }
+        Ok(())
     }
 
     fn check(&self) -> Result<(), String> {
@@ -436,7 +494,7 @@ impl Config {
         for (retriever, task) in self.variants().into_iter().chain(own) {
             if !task.serves(retriever) {
                 return Err(format!(
-                    "retriever = \"{}\" and objective.task = \"{}\" do not go together: generative models learn ngrams, docids or queries, sparse and dense ones cl, kd or cl+kd",
+                    "retriever = \"{}\" and objective.task = \"{}\" do not go together: generative models learn ngrams, docids, views or queries, sparse and dense ones cl, kd or cl+kd",
                     retriever.name(),
                     task.name()
                 ));
@@ -448,10 +506,11 @@ impl Config {
                 objective.task.name()
             ));
         }
-        objective.docids.check()?;
-        if self.ranking.title_weight > 0.0 && !objective.titles {
-            return Err("ranking.title_weight counts generated titles: let the model learn to write them with objective.titles = true".into());
+        objective.check()?;
+        if objective.needs_pseudo_queries() && self.data.pseudo_queries.is_none() {
+            return Err("the objective learns from pseudo-queries: name the folder that `genret decode --task queries` wrote, data.pseudo_queries".into());
         }
+        self.check_views()?;
         let docids = self.docids.check();
         docids.map_err(|e| format!("docids: {e}"))?;
         self.contrast.check()?;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::docids::DocidSpec;
 use super::{ExperimentError, VERSION, read_json, write_json};
-use crate::config::{self, ObjectiveOptions, RetrieverKind};
+use crate::config::{self, ObjectiveOptions, RetrieverKind, Task};
 use crate::data::masking::MaskingOptions;
 use crate::docid::Method;
 use crate::model::{
@@ -77,6 +77,9 @@ pub struct ModelSpec {
     /// The identifiers it writes, where those are learned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub docids: Option<DocidSpec>,
+    /// Fingerprint of the pseudo-queries, where those are learned from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pseudo_queries: Option<u64>,
     /// What is masked, where masked tokens are learned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub masking: Option<MaskingOptions>,
@@ -191,7 +194,9 @@ impl ModelSpec {
     pub fn variant(&self) -> String {
         match &self.representation {
             Some(r) => format!("{} {}", r.retriever.name(), self.objective_name()),
-            None if self.docids.is_some() => self.objective_name(),
+            None if self.objective.task == Task::Views || self.docids.is_some() => {
+                self.objective_name()
+            }
             None => String::new(),
         }
     }
