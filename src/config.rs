@@ -10,12 +10,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::masking::MaskingOptions;
 use crate::data::synth::SynthOptions;
-use crate::decode::DecodeOptions;
+use crate::decode::{DecodeOptions, Normalise};
 use crate::docid::{DocidOptions, Method};
 use crate::model::{EncoderOptions, ModelOptions, Pooling};
 use crate::retrieve::ranking::RankingOptions;
 use crate::tokenizer::TokenizerKind;
-use crate::train::{ContrastOptions, TrainOptions};
+use crate::train::{CodeScore, ContrastOptions, TrainOptions};
 
 mod executor;
 mod objective;
@@ -89,13 +89,13 @@ pub struct Config {
     /// What the model learns to emit.
     #[serde(default)]
     pub objective: ObjectiveOptions,
-    /// Identifiers of passages, for the task `docids`.
+    /// Identifiers of passages, for the tasks `docids` and `prefixes`.
     #[serde(default)]
     pub docids: DocidOptions,
     /// How texts become representations, for sparse and dense retrieval.
     #[serde(default)]
     pub encoder: EncoderOptions,
-    /// How representations are learned.
+    /// How representations are learned; negatives and teacher also where prefixes are ranked.
     #[serde(default)]
     pub contrast: ContrastOptions,
     /// What is masked, for the task `mntp`.
@@ -359,19 +359,18 @@ impl Config {
     }
 
     /// How identifiers are made, each way that a model of the configuration learns: with [`Method::Random`] beside any
-    /// other, the control that tells what their meaning is worth. None if no model writes identifiers.
+    /// other, the control that tells what their meaning is worth, unless they were learned before. None if no model
+    /// writes identifiers.
     pub fn docid_methods(&self) -> Vec<Method> {
-        if !self
-            .variants()
-            .contains(&(RetrieverKind::Generative, Task::Docids))
-        {
+        let variants = self.variants();
+        let Some((_, task)) = variants.iter().find(|(_, task)| task.writes_docids()) else {
             return vec![];
-        }
+        };
         let mut methods = match &self.sweep.docids[..] {
             [] => vec![self.docids.method],
             named => named.to_vec(),
         };
-        if !self.sweep.sizes.is_empty() {
+        if !self.sweep.sizes.is_empty() && *task == Task::Docids {
             methods.push(Method::Random);
         }
         methods.sort_unstable();
@@ -383,7 +382,7 @@ impl Config {
     pub fn needs_ngram_index(&self) -> bool {
         let own = (self.retriever, self.objective.task);
         let mut all = self.variants().into_iter().chain([own]);
-        all.any(|(retriever, task)| retriever == RetrieverKind::Generative && task != Task::Docids)
+        all.any(|(retriever, task)| retriever == RetrieverKind::Generative && !task.writes_docids())
     }
 
     /// How the texts of a sparse or dense model become representations; what only sparse ones have is left
@@ -406,6 +405,25 @@ impl Config {
                 ..encoder
             }),
         }
+    }
+
+    /// Ranking by prefixes, and what it asks of decoding.
+    fn check_prefixes(&self) -> Result<(), String> {
+        let prefixes = &self.objective.prefixes;
+        let checked = prefixes.check();
+        checked.map_err(|e| format!("objective.prefixes: {e}"))?;
+        let plain = self.decode.normalise == Normalise::None;
+        if self.objective.task == Task::Prefixes {
+            if self.train.gradient_checkpointing {
+                return Err("objective.task = \"prefixes\" and train.gradient_checkpointing exclude each other: lower train.micro_batch_size to save memory".into());
+            }
+            if plain != (prefixes.score == CodeScore::Logits) {
+                return Err("objective.prefixes.score = \"logits\" and decode.normalise = \"none\" go together: set both, or score = \"log-probs\" and another normalise".into());
+            }
+        } else if plain && !self.objective.task.writes_docids() {
+            return Err("decode.normalise = \"none\" ranks identifiers by their logits; n-grams are weighed by their probabilities: set \"full\" or \"allowed\"".into());
+        }
+        Ok(())
     }
 
     fn check(&self) -> Result<(), String> {
@@ -431,7 +449,7 @@ impl Config {
         for (retriever, task) in self.variants().into_iter().chain(own) {
             if !task.serves(retriever) {
                 return Err(format!(
-                    "retriever = \"{}\" and objective.task = \"{}\" do not go together: generative models learn ngrams, docids or queries, sparse and dense ones cl, kd or cl+kd",
+                    "retriever = \"{}\" and objective.task = \"{}\" do not go together: generative models learn ngrams, docids, prefixes or queries, sparse and dense ones cl, kd or cl+kd",
                     retriever.name(),
                     task.name()
                 ));
@@ -444,6 +462,7 @@ impl Config {
             ));
         }
         objective.docids.check()?;
+        self.check_prefixes()?;
         if self.ranking.title_weight > 0.0 && !objective.titles {
             return Err("ranking.title_weight counts generated titles: let the model learn to write them with objective.titles = true".into());
         }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::data::example::{SpanOptions, Template};
-use crate::train::Loss;
+use crate::train::{Loss, PrefixOptions};
 
 /// What the model learns to emit for a query.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -20,6 +20,9 @@ pub struct ObjectiveOptions {
     /// What identifiers are learned from, for the task `docids`.
     #[serde(skip_serializing_if = "DocidMixture::is_default")]
     pub docids: DocidMixture,
+    /// Which prefixes of identifiers are ranked, for the task `prefixes`.
+    #[serde(skip_serializing_if = "PrefixOptions::is_default")]
+    pub prefixes: PrefixOptions,
     /// The prompts.
     pub template: Template,
 }
@@ -102,6 +105,8 @@ pub enum Task {
     Ngrams,
     /// Identifiers of relevant passages for a query, and of passages for themselves: retrieval.
     Docids,
+    /// To rank passages by the prefixes of identifiers that the model has learned, by negatives and a teacher: retrieval.
+    Prefixes,
     /// Queries for a passage, one example per pair (doc2query, Nogueira et al. 2019).
     Queries,
     /// Masked tokens of passages, read in both directions: what representations begin with.
@@ -121,6 +126,7 @@ impl Task {
         match self {
             Self::Ngrams => "ngrams",
             Self::Docids => "docids",
+            Self::Prefixes => "prefixes",
             Self::Queries => "queries",
             Self::Mntp => "mntp",
             Self::Cl => "cl",
@@ -132,17 +138,24 @@ impl Task {
     /// The loss, of tasks that learn representations.
     pub fn loss(self) -> Option<Loss> {
         match self {
-            Self::Ngrams | Self::Docids | Self::Queries | Self::Mntp => None,
+            Self::Ngrams | Self::Docids | Self::Prefixes | Self::Queries | Self::Mntp => None,
             Self::Cl => Some(Loss::Contrastive),
             Self::Kd => Some(Loss::Distillation),
             Self::ClKd => Some(Loss::Both),
         }
     }
 
+    /// Whether models of this task write identifiers.
+    pub fn writes_docids(self) -> bool {
+        matches!(self, Self::Docids | Self::Prefixes)
+    }
+
     /// Whether models of this task can be those of `retriever`.
     pub(super) fn serves(self, retriever: RetrieverKind) -> bool {
         match self {
-            Self::Ngrams | Self::Docids | Self::Queries => retriever == RetrieverKind::Generative,
+            Self::Ngrams | Self::Docids | Self::Prefixes | Self::Queries => {
+                retriever == RetrieverKind::Generative
+            }
             Self::Mntp => true,
             Self::Cl | Self::Kd | Self::ClKd => retriever != RetrieverKind::Generative,
         }

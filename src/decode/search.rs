@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::constraint::{Constraint, End};
 use super::head::for_each_row;
-use super::{DecodeOptions, Stop};
+use super::{DecodeOptions, Normalise, Stop};
 use crate::index::Continuations;
 use crate::model::{ModelError, NextTokenModel};
 use crate::types::TokenId;
@@ -296,7 +296,8 @@ impl<S: Copy> Search<S> {
     /// Whether what goes on is given up for the best `beam_width` finished sequences.
     fn is_decided(&self, options: &DecodeOptions, length: usize) -> bool {
         let Decoded { finished, last, .. } = &self.found;
-        if finished.len() < options.beam_width {
+        // Sums of logits rise and fall.
+        if finished.len() < options.beam_width || options.normalise == Normalise::None {
             return false;
         }
         // A sum of log-probabilities only falls; a positive penalty favours the longest, a negative

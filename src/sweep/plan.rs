@@ -82,7 +82,7 @@ pub fn plan(experiment: &Experiment) -> Result<Plan, ExperimentError> {
 /// The methods of identifiers that a task is learned with: all of the configuration, or any where none are written.
 fn methods(config: &Config, task: Task) -> Vec<Method> {
     match task {
-        Task::Docids => config.docid_methods(),
+        Task::Docids | Task::Prefixes => config.docid_methods(),
         _ => vec![config.docids.method],
     }
 }
