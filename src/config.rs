@@ -11,12 +11,12 @@ use serde::{Deserialize, Serialize};
 use crate::data::example::{View, ViewWeights};
 use crate::data::masking::MaskingOptions;
 use crate::data::synth::SynthOptions;
-use crate::decode::DecodeOptions;
+use crate::decode::{DecodeOptions, Normalise};
 use crate::docid::{DocidOptions, Method};
 use crate::model::{EncoderOptions, ModelOptions, Pooling};
 use crate::retrieve::ranking::RankingOptions;
 use crate::tokenizer::TokenizerKind;
-use crate::train::{ContrastOptions, TrainOptions};
+use crate::train::{CodeScore, ContrastOptions, TrainOptions};
 
 mod executor;
 mod objective;
@@ -90,13 +90,13 @@ pub struct Config {
     /// What the model learns to emit.
     #[serde(default)]
     pub objective: ObjectiveOptions,
-    /// Identifiers of passages, for the task `docids`.
+    /// Identifiers of passages, for the tasks `docids` and `prefixes`.
     #[serde(default)]
     pub docids: DocidOptions,
     /// How texts become representations, for sparse and dense retrieval.
     #[serde(default)]
     pub encoder: EncoderOptions,
-    /// How representations are learned.
+    /// How representations are learned; negatives and teacher also where prefixes are ranked.
     #[serde(default)]
     pub contrast: ContrastOptions,
     /// What is masked, for the task `mntp`.
@@ -369,8 +369,8 @@ impl Config {
     }
 
     /// How identifiers are made, each way that a model of the configuration learns: with [`Method::Random`] beside any
-    /// other, the control that tells what their meaning is worth, unless they are one of several views. None if no model
-    /// writes identifiers.
+    /// other, the control that tells what their meaning is worth, unless they are one of several views or were learned
+    /// before. None if no model writes identifiers.
     pub fn docid_methods(&self) -> Vec<Method> {
         let variants = self.variants();
         let task = variants.iter().map(|(_, task)| *task);
@@ -471,6 +471,25 @@ impl Config {
         Ok(())
     }
 
+    /// Ranking by prefixes, and what it asks of decoding.
+    fn check_prefixes(&self) -> Result<(), String> {
+        let prefixes = &self.objective.prefixes;
+        let checked = prefixes.check();
+        checked.map_err(|e| format!("objective.prefixes: {e}"))?;
+        let plain = self.decode.normalise == Normalise::None;
+        if self.objective.task == Task::Prefixes {
+            if self.train.gradient_checkpointing {
+                return Err("objective.task = \"prefixes\" and train.gradient_checkpointing exclude each other: lower train.micro_batch_size to save memory".into());
+            }
+            if plain != (prefixes.score == CodeScore::Logits) {
+                return Err("objective.prefixes.score = \"logits\" and decode.normalise = \"none\" go together: set both, or score = \"log-probs\" and another normalise".into());
+            }
+        } else if plain && self.learned_by(self.objective.task).docid == 0.0 {
+            return Err("decode.normalise = \"none\" ranks identifiers by their logits; n-grams are weighed by their probabilities: set \"full\" or \"allowed\"".into());
+        }
+        Ok(())
+    }
+
     fn check(&self) -> Result<(), String> {
         match (&self.data.folder, &self.data.synth) {
             (Some(_), None) | (None, Some(_)) => {}
@@ -494,7 +513,7 @@ impl Config {
         for (retriever, task) in self.variants().into_iter().chain(own) {
             if !task.serves(retriever) {
                 return Err(format!(
-                    "retriever = \"{}\" and objective.task = \"{}\" do not go together: generative models learn ngrams, docids, views or queries, sparse and dense ones cl, kd or cl+kd",
+                    "retriever = \"{}\" and objective.task = \"{}\" do not go together: generative models learn ngrams, docids, views, prefixes or queries, sparse and dense ones cl, kd or cl+kd",
                     retriever.name(),
                     task.name()
                 ));
@@ -507,6 +526,7 @@ impl Config {
             ));
         }
         objective.check()?;
+        self.check_prefixes()?;
         if objective.needs_pseudo_queries() && self.data.pseudo_queries.is_none() {
             return Err("the objective learns from pseudo-queries: name the folder that `genret decode --task queries` wrote, data.pseudo_queries".into());
         }

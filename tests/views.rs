@@ -49,9 +49,9 @@ fn texts(seed: u64) -> Texts {
 
 fn index(texts: &Texts, vocab: usize) -> NgramIndex {
     let mut builder = IndexBuilder::new(vocab, 0, "", IndexOptions::default()).unwrap();
-    for p in 0..PASSAGES {
-        let title = texts["title"][p].concat();
-        let (body, queries) = (&texts["body"][p][0], &texts["queries"][p]);
+    let fields = texts["title"].iter().zip(&texts["body"]);
+    for (p, ((title, body), queries)) in fields.zip(&texts["queries"]).enumerate() {
+        let (title, body) = (title.concat(), &body[0]);
         builder
             .push_with_queries(&p.to_string(), &title, body, queries)
             .unwrap();

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::data::example::{SpanOptions, Template, ViewWeights};
-use crate::train::Loss;
+use crate::train::{Loss, PrefixOptions};
 
 /// What the model learns to emit for a query.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -26,6 +26,9 @@ pub struct ObjectiveOptions {
     /// What identifiers are learned from, for the tasks `docids` and `views`.
     #[serde(skip_serializing_if = "DocidMixture::is_default")]
     pub docids: DocidMixture,
+    /// Which prefixes of identifiers are ranked, for the task `prefixes`.
+    #[serde(skip_serializing_if = "PrefixOptions::is_default")]
+    pub prefixes: PrefixOptions,
     /// The prompts.
     pub template: Template,
 }
@@ -43,7 +46,7 @@ impl ObjectiveOptions {
                 title: f64::from(u8::from(self.titles)),
                 ..ViewWeights::NONE
             },
-            Task::Docids => ViewWeights {
+            Task::Docids | Task::Prefixes => ViewWeights {
                 docid: 1.0,
                 ..ViewWeights::NONE
             },
@@ -158,6 +161,8 @@ pub enum Task {
     Docids,
     /// Several views of relevant passages, each by a prompt of its own: retrieval.
     Views,
+    /// To rank passages by the prefixes of identifiers that the model has learned, by negatives and a teacher: retrieval.
+    Prefixes,
     /// Queries for a passage, one example per pair (doc2query, Nogueira et al. 2019).
     Queries,
     /// Masked tokens of passages, read in both directions: what representations begin with.
@@ -178,6 +183,7 @@ impl Task {
             Self::Ngrams => "ngrams",
             Self::Docids => "docids",
             Self::Views => "views",
+            Self::Prefixes => "prefixes",
             Self::Queries => "queries",
             Self::Mntp => "mntp",
             Self::Cl => "cl",
@@ -189,7 +195,12 @@ impl Task {
     /// The loss, of tasks that learn representations.
     pub fn loss(self) -> Option<Loss> {
         match self {
-            Self::Ngrams | Self::Docids | Self::Views | Self::Queries | Self::Mntp => None,
+            Self::Ngrams
+            | Self::Docids
+            | Self::Views
+            | Self::Prefixes
+            | Self::Queries
+            | Self::Mntp => None,
             Self::Cl => Some(Loss::Contrastive),
             Self::Kd => Some(Loss::Distillation),
             Self::ClKd => Some(Loss::Both),
@@ -199,7 +210,7 @@ impl Task {
     /// Whether models of this task can be those of `retriever`.
     pub(super) fn serves(self, retriever: RetrieverKind) -> bool {
         match self {
-            Self::Ngrams | Self::Docids | Self::Views | Self::Queries => {
+            Self::Ngrams | Self::Docids | Self::Views | Self::Prefixes | Self::Queries => {
                 retriever == RetrieverKind::Generative
             }
             Self::Mntp => true,

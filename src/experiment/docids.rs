@@ -1,11 +1,12 @@
 //! Identifiers of an experiment's passages: made once per method, learned from three kinds of examples.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{Experiment, ExperimentError, ModelSpec, TrainedModel};
+use super::{Experiment, ExperimentError, ModelSpec, Start, TrainedModel};
 use crate::config::DocidMixture;
 use crate::data::example::{Example, ExampleError, ExampleMaker, View, nested_subset};
 use crate::data::{Corpus, Pair};
@@ -36,7 +37,7 @@ pub struct DocidSet {
     /// What may be written.
     pub trie: Trie,
     /// Of every passage.
-    pub ids: Vec<Vec<TokenId>>,
+    pub ids: Arc<Vec<Vec<TokenId>>>,
     pub(super) spec: DocidSpec,
     pub(super) vocab_size: usize,
 }
@@ -69,10 +70,10 @@ impl DocidSet {
         let trie = docids.trie(tokenizer)?;
         let ids: Option<Vec<Vec<TokenId>>> = trie.ids().into_iter().collect();
         Ok(Self {
-            ids: ids.ok_or_else(|| ExperimentError::Damaged {
+            ids: Arc::new(ids.ok_or_else(|| ExperimentError::Damaged {
                 path,
                 message: "a passage has no identifier (any more)".into(),
-            })?,
+            })?),
             trie,
             spec: DocidSpec {
                 options: options.clone(),
@@ -81,6 +82,14 @@ impl DocidSet {
             vocab_size: docids.vocab_size(tokenizer),
             docids,
         })
+    }
+}
+
+impl DocidSet {
+    /// Whether the model that training starts from writes these identifiers already.
+    pub(super) fn is_learned_by(&self, start: Option<&Start>) -> Result<bool, ExperimentError> {
+        let learned = start.map(Start::docids).transpose()?.flatten();
+        Ok(learned.is_some_and(|spec| spec.identity == self.spec.identity))
     }
 }
 

@@ -139,6 +139,17 @@ pub enum ExperimentError {
         /// Its folder.
         path: PathBuf,
     },
+    /// Prefixes are ranked by a model that knows no identifiers, or others.
+    #[error(
+        "objective.task = \"prefixes\" goes on from a model that writes the same identifiers ({method}): train one with objective.task = \"docids\" and the same [data], [tokenizer] and [docids], and give its folder as model.size (of a sweep in sweep.sizes), its tokenizer.json as tokenizer.path"
+    )]
+    NotLearned {
+        /// How the identifiers are made.
+        method: &'static str,
+    },
+    /// Lengths of prefixes that do not fit the identifiers.
+    #[error("objective.prefixes: {0}")]
+    Prefixes(String),
     /// Identifiers of passages.
     #[error(transparent)]
     Docid(#[from] DocidError),

@@ -6,6 +6,7 @@ use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
 use super::docids::DocidSpec;
+use super::groups::{Grouping, Reads};
 use super::{ExperimentError, VERSION, read_json, write_json};
 use crate::config::{self, ObjectiveOptions, RetrieverKind, Task};
 use crate::data::masking::MaskingOptions;
@@ -41,6 +42,18 @@ pub struct Representation {
     /// How representations are learned.
     pub contrast: ContrastOptions,
     /// Hashes of the files that negatives and teacher come from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<u64>,
+}
+
+/// Which passages a model learns to rank by prefixes of their identifiers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PrefixRanking {
+    /// Codes of the prefixes.
+    pub lengths: Vec<usize>,
+    /// Negatives and teacher; the rest is of representations and default.
+    pub contrast: ContrastOptions,
+    /// Hashes of the files that they come from.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<u64>,
 }
@@ -86,6 +99,9 @@ pub struct ModelSpec {
     /// Its representations, of a sparse or dense model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub representation: Option<Representation>,
+    /// What it ranks, where identifiers are ranked by their prefixes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefixes: Option<PrefixRanking>,
     /// How it is trained.
     pub train: TrainOptions,
     /// Seed of weights, order and spans.
@@ -142,6 +158,16 @@ impl Start {
             fingerprint: checkpoint::fingerprint(&folder)?,
         };
         Ok((start, ModelConfig::load(&folder.join("config.json"))?))
+    }
+
+    /// The identifiers that the checkpoint has learned to write, if any.
+    pub(super) fn docids(&self) -> Result<Option<DocidSpec>, ExperimentError> {
+        let folder = hub::folder(&self.checkpoint)?;
+        if !TrainedModel::is_in(&folder) {
+            return Ok(None);
+        }
+        let record: ModelRecord = read_json(&folder.join(RECORD))?;
+        Ok(record.spec.docids)
     }
 
     fn open(&self, device: &Device) -> Result<Model, ExperimentError> {
@@ -210,6 +236,23 @@ impl ModelSpec {
         }
     }
 
+    /// What its training groups hold, of a model that learns from groups.
+    pub(super) fn grouping(&self) -> Option<Grouping<'_>> {
+        match (&self.representation, &self.prefixes) {
+            (Some(representation), _) => Some(Grouping {
+                contrast: &representation.contrast,
+                distilled: self.objective.task != Task::Cl,
+                reads: Reads::Texts(&representation.encoder),
+            }),
+            (None, Some(prefixes)) => Some(Grouping {
+                contrast: &prefixes.contrast,
+                distilled: true,
+                reads: Reads::Docids(self.docid_method()),
+            }),
+            (None, None) => None,
+        }
+    }
+
     /// The method of the identifiers it writes; the default of models that write none.
     pub(super) fn docid_method(&self) -> Method {
         let docids = self.docids.as_ref();
@@ -247,6 +290,12 @@ impl ModelSpec {
     fn expect_representation(&self) -> &Representation {
         let representation = self.representation.as_ref();
         representation.expect("asked of sparse and dense models alone")
+    }
+
+    /// FLOPs of training once to write a target of so many tokens after a prompt.
+    pub(super) fn generation_flops(&self, prompt: usize, target: usize) -> f64 {
+        let counts = self.model.counts();
+        counts.train(prompt, target, self.training_cost())
     }
 
     /// FLOPs of training once on a block of so many tokens, of which some are masked.

@@ -28,6 +28,7 @@ pub use rows::State;
 pub use trie::{Trie, TrieBuilder, TrieError, TrieFile, TrieState};
 
 use std::ops::Range;
+use std::slice;
 
 use serde::{Deserialize, Serialize};
 
@@ -156,6 +157,8 @@ enum StoredRow<'i, S> {
     Own(Range<usize>, usize),
     /// Tokens, and how their states are made.
     Made(Range<usize>, S, MakeState<S>),
+    /// One continuation with its count and state.
+    Single(TokenId, u32, S),
     Shared(SharedRow<'i, S>),
 }
 
@@ -247,6 +250,12 @@ impl<'i, S: Copy> Continuations<'i, S> {
                     child: *child,
                 },
             },
+            StoredRow::Single(token, count, state) => ContinuationRow {
+                tokens: slice::from_ref(token),
+                start: 0,
+                ends: slice::from_ref(count),
+                states: RowStates::Listed(slice::from_ref(state)),
+            },
             StoredRow::Shared(row) => ContinuationRow {
                 tokens: row.tokens,
                 start: row.start,
@@ -327,6 +336,12 @@ impl<'i, S: Copy> Continuations<'i, S> {
         self.rows.push(row);
         self.row_start = self.tokens.len();
         self.row_states = self.states.len();
+    }
+
+    /// Adds a whole row of one continuation.
+    #[inline]
+    pub fn push_single_row(&mut self, token: TokenId, count: u32, state: S) {
+        self.rows.push(StoredRow::Single(token, count, state));
     }
 
     /// Adds a whole row that lies in the index.

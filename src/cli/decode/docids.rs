@@ -9,13 +9,16 @@ use super::run_file::{self, Origin, Ranking};
 use super::{DecodeArgs, options};
 use crate::cli::shared::Shared;
 use crate::cli::table::say;
+use crate::config::Task;
 use crate::data;
+use crate::decode::Normalise;
 use crate::docid::Docids;
 use crate::experiment::OpenedModel;
 use crate::index::{IndexError, PassageSet, Trie};
 use crate::model;
 use crate::retrieve::docid::{DocidAnswer, DocidRetriever};
 use crate::tokenizer::Tokenizer;
+use crate::train::CodeScore;
 use crate::types::{DocId, Query, QueryId};
 
 /// The identifiers of `path` as tokens of `model`, which has learned them.
@@ -74,6 +77,12 @@ pub(super) fn run(path: &Path, args: &DecodeArgs, shared: &Shared) -> Result<()>
     let model = OpenedModel::open(&args.model, &device)?;
     let tokenizer = model.tokenizer()?;
     let (docids, mut trie) = open(path, &model, &tokenizer)?;
+    let objective = &model.objective;
+    let by_logits =
+        objective.task == Task::Prefixes && objective.prefixes.score == CodeScore::Logits;
+    if by_logits && decode.normalise != Normalise::None {
+        eprintln!("note: the model learned to rank by logits; --normalise none does");
+    }
     if let Some(ids) = &args.filter {
         trie = trie.restricted_to(&listed(ids, &docids)?);
     }

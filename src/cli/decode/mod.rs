@@ -146,6 +146,8 @@ enum NormaliseName {
     Full,
     /// The tokens that the index allows.
     Allowed,
+    /// None: logits are summed. Of models that learned to rank identifiers so.
+    None,
 }
 
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
@@ -220,6 +222,11 @@ struct SessionDocids {
 }
 
 pub(super) fn run(args: &DecodeArgs, shared: &Shared) -> Result<()> {
+    if args.normalise == NormaliseName::None && args.docids.is_none() {
+        bail!(
+            "--normalise none sums logits of identifiers, with --docids; n-grams are weighed by their probabilities"
+        );
+    }
     if args.task == TaskName::Queries {
         return queries::run(args, shared);
     }
@@ -281,6 +288,7 @@ fn options(args: &DecodeArgs, max_new_tokens: usize) -> Result<DecodeOptions> {
         normalise: match args.normalise {
             NormaliseName::Full => Normalise::Full,
             NormaliseName::Allowed => Normalise::Allowed,
+            NormaliseName::None => Normalise::None,
         },
         groups: args.groups,
         diversity_penalty: args.diversity_penalty,
