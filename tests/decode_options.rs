@@ -9,10 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use burn::tensor::Device;
 use genret::decode::{
-    DecodeOptions, FreeText, Normalise, SampleOptions, beam_search, every_ngram, sample,
+    Constraint, DecodeOptions, FreeText, Normalise, SampleOptions, beam_search, best_of_queries,
+    every_ngram, sample,
 };
-use genret::index::{IndexBuilder, IndexOptions, NgramIndex};
-use genret::model::{Model, ModelOptions};
+use genret::index::{Continuations, IndexBuilder, IndexOptions, NgramIndex, SubstringIndex};
+use genret::model::{Model, ModelOptions, NextTokenModel};
 use genret::types::TokenId;
 use table_model::{TableModel, random_passages};
 use trie::Trie;
@@ -385,4 +386,76 @@ fn draws_follow_the_distribution_and_repeat() {
         ..sampling
     };
     assert_ne!(together[1], draw(seeded, &[&PROMPT], &[7], 6)[0]);
+}
+
+#[test]
+fn the_best_of_queries_are_the_best_of_all_their_rows() {
+    const LAST: [TokenId; 5] = [TokenId(2), TokenId(3), TokenId(4), TokenId(2), TokenId(5)];
+    let (model, index) = (table(5), index_of(&random_passages(5, 60, 8, VOCAB as u32)));
+    let prompts: [&[TokenId]; 2] = [&PROMPT, &[TokenId(4)]];
+    let (mut state, _) = model.start(&prompts, 3).unwrap();
+    let hidden = model.step(&mut state, &[0, 0, 1, 1, 1], &LAST).unwrap();
+    let root = SubstringIndex::root(&index);
+    let states = LAST.map(|token| index.advance(root, token).expect("a frequent token"));
+    let mut continuations = Continuations::new();
+    Constraint::continuations(&index, &states, &mut continuations);
+    let log_probs = [-1.0, -2.0, -50.5, -54.0, -51.5];
+    let takes = |nth: usize| nth % 3 != 1;
+    for limit in [1, 6, 100] {
+        let found = best_of_queries(
+            &model,
+            &hidden,
+            &continuations,
+            &[0, 2, 5],
+            &log_probs,
+            limit,
+            |_, nth| takes(nth),
+        );
+        let found = found.unwrap();
+        for (query, rows) in [0..2, 2..5].into_iter().enumerate() {
+            let mut expected: Vec<(f64, usize, usize)> = vec![];
+            for row in rows {
+                for (nth, &token) in continuations.row(row).tokens.iter().enumerate() {
+                    let tokens = [LAST[row], token];
+                    let before = model.log_prob(prompts[query], &tokens[..1]);
+                    let log_prob = model.log_prob(prompts[query], &tokens) - before;
+                    if takes(nth) {
+                        expected.push((log_probs[row] + log_prob, row, nth));
+                    }
+                }
+            }
+            expected.sort_by(|a, b| b.0.total_cmp(&a.0));
+            expected.truncate(limit);
+            assert_eq!(found[query].len(), expected.len());
+            for (found, &(score, row, nth)) in found[query].iter().zip(&expected) {
+                assert_eq!((found.row, found.nth), (row, nth));
+                assert!((log_probs[row] + f64::from(found.log_prob) - score).abs() < 1e-5);
+            }
+        }
+    }
+}
+
+/// The kernels of a GPU on the CPU, in the whole search.
+#[cfg(feature = "cuda")]
+#[test]
+fn a_device_that_selects_by_itself_finds_the_same() {
+    let index = index_of(&random_passages(3, 60, 8, VOCAB as u32));
+    let options = DecodeOptions {
+        beam_width: 5,
+        max_new_tokens: 5,
+        ..DecodeOptions::default()
+    };
+    let prompts: [&[TokenId]; 3] = [&PROMPT, &[TokenId(4)], &[TokenId(5); 7]];
+    let on = |device: &Device| {
+        let config = llama(7, VOCAB).config();
+        beam_search(&config.init(7, device), &index, &prompts, &options).unwrap()
+    };
+    let (found, expected) = (on(&Device::cpu()), on(&Device::flex()));
+    for (found, expected) in found.iter().zip(&expected) {
+        assert_eq!(found.harvest.len(), expected.harvest.len());
+        for (found, expected) in found.harvest.iter().zip(&expected.harvest) {
+            assert_eq!(found.tokens, expected.tokens);
+            assert!((found.log_prob - expected.log_prob).abs() < 1e-4);
+        }
+    }
 }

@@ -54,6 +54,10 @@ pub fn linear_cross_entropy(
             "linear_cross_entropy: one weight per target"
         );
     }
+    #[cfg(feature = "cube")]
+    if crate::cube::is_cube(&hidden_nd.device()) {
+        return crate::cube::loss::linear_cross_entropy(hidden_nd, weight_vd, targets_n, weights_n);
+    }
     if !(is_fused(&hidden_nd) && is_fused(&weight_vd)) {
         return crate::reference::linear_cross_entropy(hidden_nd, weight_vd, targets_n, weights_n);
     }
@@ -75,6 +79,10 @@ pub fn token_losses(
     targets_n: Tensor<1, Int>,
 ) -> Tensor<1> {
     check(&hidden_nd, &weight_vd, &targets_n);
+    #[cfg(feature = "cube")]
+    if crate::cube::is_cube(&hidden_nd.device()) {
+        return crate::cube::loss::token_losses(hidden_nd, weight_vd, targets_n);
+    }
     if !(is_fused(&hidden_nd) && is_fused(&weight_vd)) {
         return crate::reference::token_losses(hidden_nd, weight_vd, targets_n).detach();
     }

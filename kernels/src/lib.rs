@@ -14,13 +14,17 @@
 //! | [`attention`] | rotary positions, grouped-query scores, softmax, weighted sum |
 //! | [`relative_attention`], [`cross_attention`] | scores, bias by distance or none, softmax, weighted sum |
 //! | [`embedding`] | row lookup with a scatter that adds rows in order |
+//! | [`constrained_best`] | softmax normaliser, allowed tokens, the best of each query |
 //! | [`decode_attention`], [`decode_cross_attention`] | attention of one new token per beam over a [`BeamCache`] |
-//! | [`adamw`], [`squared_norm`] | one pass over a parameter, its gradient and its two moments |
+//! | [`adamw`], [`squared_norms`] | one pass over a parameter, its gradient and its two moments |
 //!
-//! # Two paths, one meaning
+//! # Three paths, one meaning
 //! Tensors of 32-bit floats on Burn's Flex device (the CPU) take the fused path, with or without
-//! autodiff; every other device or float type takes [`mod@reference`], the same formula written
-//! with plain tensor operations. Tests compare values and gradients of the two.
+//! autodiff. On devices of CubeCL (CUDA, and its CPU runtime; feature `cube`) [`constrained_best`],
+//! [`linear_cross_entropy`], [`sparse_pool`] and [`decode_attention`] run kernels of this crate, in any
+//! float type; what is left to element-wise operations is fused by Burn there. Everything else
+//! takes [`mod@reference`], the same formula written with plain tensor operations. Tests compare values and
+//! gradients of the three.
 //!
 //! # Determinism
 //! A result depends on the inputs and on the kind of processor (vector width, fused multiply-add),
@@ -39,8 +43,13 @@
 
 pub mod reference;
 
+use burn::tensor::Device;
+
 mod attention;
+mod constrained;
 mod cross_entropy;
+#[cfg(feature = "cube")]
+mod cube;
 mod decode;
 mod embedding;
 mod flex;
@@ -57,13 +66,25 @@ mod sparse_pool;
 pub use attention::{
     AttentionShape, CrossShape, RelativeShape, attention, cross_attention, relative_attention,
 };
+pub use constrained::{AllowedRows, Best, FORBIDDEN, constrained_best};
 pub use cross_entropy::{linear_cross_entropy, token_losses};
 pub use decode::{BeamCache, CacheShape, decode_attention, decode_cross_attention};
 pub use embedding::embedding;
 pub use gate::{geglu, relu, swiglu};
 pub use linear::linear;
 pub use log_sum_exp::log_sum_exp;
-pub use optimiser::{AdamWStep, Moments, adamw, squared_norm};
+pub use optimiser::{AdamWStep, Moments, adamw, squared_norms};
 pub use rms_norm::rms_norm;
 pub use rotary::Rotary;
 pub use sparse_pool::sparse_pool;
+
+/// Whether the device runs the kernels in CubeCL: CUDA, or CubeCL's CPU runtime; with or without autodiff.
+pub fn has_kernels(device: &Device) -> bool {
+    #[cfg(feature = "cube")]
+    return cube::is_cube(device);
+    #[cfg(not(feature = "cube"))]
+    {
+        let _ = device;
+        false
+    }
+}

@@ -105,17 +105,21 @@ pub fn adamw<const D: usize>(
     (param, Moments { first, second })
 }
 
-/// Sum of squares of all elements, in 64-bit floats.
+/// Sum of squares of all elements of each tensor.
 ///
-/// The norm of a whole gradient is the square root of the sum over its tensors, added in a fixed
-/// order by the caller. On devices other than the CPU the tensor is read back.
-pub fn squared_norm<const D: usize>(x: &Tensor<D>) -> f64 {
-    if !is_fused(x) || x.device().is_autodiff() {
-        return crate::reference::squared_norm(x);
+/// The norm of a whole gradient is the square root of their sum in a fixed order. In 64-bit floats on
+/// the CPU; elsewhere in 32-bit floats on the device, and one number per tensor is read back, all at once.
+pub fn squared_norms<const D: usize>(tensors: &[&Tensor<D>]) -> Vec<f64> {
+    let on_host = |x: &&Tensor<D>| is_fused(x) && !x.device().is_autodiff();
+    if !tensors.iter().all(on_host) {
+        return crate::reference::squared_norms(tensors);
     }
-    let x = flex(x.clone());
-    let partial: Vec<f64> = values(&x).par_chunks(BLOCK).map(sum_of_squares).collect();
-    partial.into_iter().sum()
+    let norm = |x: &&Tensor<D>| {
+        let x = flex((*x).clone());
+        let partial: Vec<f64> = values(&x).par_chunks(BLOCK).map(sum_of_squares).collect();
+        partial.into_iter().sum()
+    };
+    tensors.iter().map(norm).collect()
 }
 
 fn flex<const D: usize>(x: Tensor<D>) -> FlexTensor {

@@ -225,8 +225,10 @@ pub(crate) fn repeat_heads(x: Tensor<4>, heads: usize) -> Tensor<4> {
         .reshape([batch, heads, seq, dim])
 }
 
-/// True where a query may not see a key, `[batch, 1, queries, keys]`, and where a query is padding or
-/// has no keys at all, `[batch, 1, queries, 1]`.
+/// True where a query may not see a key, and where a query is padding or has no keys at all; of four dimensions
+/// (batch, 1, queries, keys), some of them 1.
+///
+/// Only lengths are sent to the device. Padding comes last, so a causal query that is none never sees any.
 fn masks(
     queries: &[usize],
     keys: &[usize],
@@ -235,21 +237,23 @@ fn masks(
     device: &Device,
 ) -> (Tensor<4, Bool>, Tensor<4, Bool>) {
     let batch = queries.len();
-    let mut hidden = Vec::with_capacity(batch * sizes[0] * sizes[1]);
-    let mut unused = Vec::with_capacity(batch * sizes[0]);
-    for (&queries, &keys) in queries.iter().zip(keys) {
-        for query in 0..sizes[0] {
-            unused.push(query >= queries || keys == 0);
-            hidden.extend((0..sizes[1]).map(|key| key >= keys || (causal && key > query)));
-        }
-    }
-    (
-        Tensor::from_data(
-            TensorData::new(hidden, [batch, 1, sizes[0], sizes[1]]),
-            device,
-        ),
-        Tensor::from_data(TensorData::new(unused, [batch, 1, sizes[0], 1]), device),
-    )
+    let positions = |len: usize, shape: [usize; 4]| {
+        Tensor::<1, Int>::arange(0..len as i64, device).reshape(shape)
+    };
+    let of_text = |values: Vec<i64>| {
+        Tensor::<1, Int>::from_data(TensorData::new(values, [batch]), device)
+            .reshape([batch, 1, 1, 1])
+    };
+    let key = positions(sizes[1], [1, 1, 1, sizes[1]]);
+    let query = positions(sizes[0], [1, 1, sizes[0], 1]);
+    let hidden = if causal {
+        key.greater(query.clone())
+    } else {
+        key.greater_equal(of_text(keys.iter().map(|&keys| keys as i64).collect()))
+    };
+    let used = queries.iter().zip(keys);
+    let used = used.map(|(&queries, &keys)| if keys == 0 { 0 } else { queries as i64 });
+    (hidden, query.greater_equal(of_text(used.collect())))
 }
 
 /// See [`crate::adamw`].
@@ -275,10 +279,15 @@ pub fn adamw<const D: usize>(
     (param, Moments { first, second })
 }
 
-/// See [`crate::squared_norm`].
-pub fn squared_norm<const D: usize>(x: &Tensor<D>) -> f64 {
-    let data = x.clone().into_data().convert::<f32>();
-    data.iter::<f32>()
-        .map(|x| f64::from(x) * f64::from(x))
-        .sum()
+/// See [`crate::squared_norms`].
+pub fn squared_norms<const D: usize>(tensors: &[&Tensor<D>]) -> Vec<f64> {
+    let norms: Vec<Tensor<1>> = tensors
+        .iter()
+        .map(|x| single((*x).clone()).square().sum())
+        .collect();
+    if norms.is_empty() {
+        return vec![];
+    }
+    let norms = Tensor::cat(norms, 0).into_data();
+    norms.iter::<f32>().map(f64::from).collect()
 }

@@ -1,5 +1,6 @@
 //! `genret encode`: an index of the vectors of a corpus.
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
@@ -32,6 +33,9 @@ pub struct EncodeArgs {
     /// gives the vectors alone, such as `genret docid build --vectors` reads.
     #[arg(long)]
     out: PathBuf,
+    /// Tokens of a passage that are read, at most [default: as many as in training].
+    #[arg(long, value_name = "TOKENS")]
+    passage_tokens: Option<NonZeroUsize>,
     /// What is kept of weights and numbers [default: bytes of sparse vectors, floats of dense ones].
     #[arg(long, value_enum)]
     keep: Option<Keep>,
@@ -66,7 +70,7 @@ enum Builder {
 }
 
 pub(super) fn run(args: &EncodeArgs, shared: &Shared) -> Result<()> {
-    let encoder = TextEncoder::open(&args.model, shared)?;
+    let encoder = TextEncoder::open(&args.model, args.passage_tokens, shared)?;
     let corpus = Corpus::load(&args.corpus)?;
     let mut builder = None;
     let mut progress = Progress::new("representing passages", corpus.len() as u64);

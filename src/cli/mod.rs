@@ -16,6 +16,7 @@ mod encoding;
 mod evaluate;
 mod fit;
 mod fuse;
+mod gpu;
 mod index;
 mod mine;
 mod progress;
@@ -82,6 +83,7 @@ enum Verb {
 /// Carries out a parsed command line.
 pub fn run(command: &Command) -> Result<()> {
     let shared = &command.shared;
+    gpu::prepare(&shared.device)?;
     match &command.verb {
         Verb::Data(command) => data::run(command, shared),
         Verb::Tokenizer(command) => tokenizer::run(command, shared),

@@ -4,11 +4,15 @@
 //! beam width times vocabulary. With [`Normalise::Full`] it is evaluated for the whole vocabulary; with
 //! [`Normalise::Allowed`] and [`Normalise::None`] only for the tokens that some hypothesis of the block may take, if these are at most
 //! one in [`FEW_SHARE`] of the vocabulary: gathering rows of the head then costs less than it saves.
+//!
+//! [`for_each_row`] brings logits to the host; [`best_of_queries`] leaves them on the device, tells it what is
+//! allowed, and receives the best of each query.
 
 use std::cmp::Ordering;
+use std::ops::Range;
 
 use burn::tensor::Tensor;
-use genret_kernels::log_sum_exp;
+use genret_kernels::{self as kernels, AllowedRows, Best, FORBIDDEN, log_sum_exp};
 use rayon::prelude::*;
 
 use super::Normalise;
@@ -18,6 +22,9 @@ use crate::types::TokenId;
 
 /// Hypotheses whose logits are held at once.
 pub const HEAD_ROWS: usize = 256;
+
+/// Hypotheses whose logits are held at once on a device that selects by itself.
+const DEVICE_ROWS: usize = 2048;
 
 /// The head is evaluated for the allowed tokens alone where they are at most one in this many.
 const FEW_SHARE: usize = 4;
@@ -165,10 +172,67 @@ where
     Ok(results)
 }
 
+/// The best `limit` continuations of each query, normalised over the whole vocabulary: best first, equal ones by
+/// row, then token.
+///
+/// Query `q` owns the rows `queries[q]..queries[q + 1]`, which so far have `log_probs`; `takes(row, nth)` says whether a
+/// continuation may be taken. On a GPU what is allowed goes to the device and `limit` pairs per query come back.
+/// Candidates are compared in 32-bit floats, less the best log-probability of their query.
+///
+/// # Errors
+/// [`ModelError::NotFinite`] if a logit is not a number.
+pub fn best_of_queries<M, S>(
+    model: &M,
+    hidden_nd: &Tensor<2>,
+    continuations: &Continuations<'_, S>,
+    queries: &[u32],
+    log_probs: &[f64],
+    limit: usize,
+    takes: impl Fn(&ContinuationRow<'_, S>, usize) -> bool,
+) -> Result<Vec<Vec<Best>>, ModelError>
+where
+    M: NextTokenModel,
+    S: Copy,
+{
+    let mut offsets = Vec::with_capacity(continuations.len() + 1);
+    offsets.push(0);
+    let mut tokens = vec![];
+    for row in continuations.iter() {
+        let allowed = row.tokens.iter().enumerate();
+        tokens
+            .extend(allowed.map(|(nth, token)| if takes(&row, nth) { token.0 } else { FORBIDDEN }));
+        offsets
+            .push(u32::try_from(tokens.len()).expect("a step has fewer than 2^32 continuations"));
+    }
+    let mut bases = Vec::with_capacity(log_probs.len());
+    for range in queries.windows(2) {
+        let own = &log_probs[range[0] as usize..range[1] as usize];
+        let best = own.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        bases.extend(own.iter().map(|log_prob| (log_prob - best) as f32));
+    }
+    let allowed = AllowedRows {
+        offsets: &offsets,
+        tokens: &tokens,
+        bases: &bases,
+        queries,
+    };
+    let logits_of = |rows: Range<usize>| {
+        let all = rows.len() == hidden_nd.dims()[0];
+        let hidden = hidden_nd.clone();
+        model.logits(if all { hidden } else { hidden.slice([rows]) })
+    };
+    let best = kernels::constrained_best(logits_of, &allowed, limit, DEVICE_ROWS);
+    let finite = |best: &Best| best.log_prob.is_finite();
+    if !best.iter().flatten().all(finite) {
+        return Err(ModelError::NotFinite { what: "logits" });
+    }
+    Ok(best)
+}
+
 /// All tokens that rows may take, increasing; `None` if they are more than `limit`.
 fn few_tokens<S: Copy>(
     continuations: &Continuations<'_, S>,
-    rows: std::ops::Range<usize>,
+    rows: Range<usize>,
     limit: usize,
 ) -> Option<Vec<TokenId>> {
     let mut tokens: Vec<TokenId> = vec![];

@@ -18,7 +18,7 @@ mod search;
 
 pub use constraint::{Constraint, End, Forced, ForcedState, FreeText, TextState};
 pub use exhaustive::{WALKED_POSITIONS, every_ngram};
-pub use head::{AllowedLogits, HEAD_ROWS, for_each_row};
+pub use head::{AllowedLogits, HEAD_ROWS, best_of_queries, for_each_row};
 pub use memory::{AUTO_QUERIES, AUTO_ROWS, DEFAULT_GIB, batch_bytes, batches};
 pub use options::{Auto, BatchSize, DecodeOptions, Normalise, SampleOptions, Stop};
 pub use sample::sample;

@@ -7,9 +7,9 @@ use hashbrown::{HashMap, HashSet};
 use rayon::prelude::*;
 
 use super::constraint::{Constraint, End};
-use super::head::for_each_row;
+use super::head::{best_of_queries, for_each_row};
 use super::{DecodeOptions, Normalise, Stop};
-use crate::index::Continuations;
+use crate::index::{ContinuationRow, Continuations};
 use crate::model::{ModelError, NextTokenModel};
 use crate::types::TokenId;
 
@@ -108,8 +108,23 @@ pub fn beam_search<M: NextTokenModel, C: Constraint>(
             .flat_map(|s| s.found.last.iter().map(|h| h.state))
             .collect();
         constraint.continuations(&states, &mut continuations);
-        let shortlists = shortlists(model, constraint, &hidden, &continuations, options, length)?;
         let firsts = first_rows(&searches);
+        let on_device = options.groups == 1
+            && options.normalise == Normalise::Full
+            && genret_kernels::has_kernels(&hidden.device());
+        let ready = Ready {
+            model,
+            constraint,
+            hidden: &hidden,
+            continuations: &continuations,
+            options,
+            length,
+        };
+        let shortlists = if on_device {
+            ready.shortlists_on_device(&searches, &firsts)?
+        } else {
+            ready.shortlists()?
+        };
         let moves: Vec<Vec<(usize, TokenId)>> = searches
             .par_iter_mut()
             .zip(&firsts)
@@ -146,38 +161,79 @@ fn first_rows<S>(searches: &[Search<S>]) -> Vec<usize> {
     firsts.collect()
 }
 
-/// Of every hypothesis enough of its best continuations that the best of its group are among them.
-fn shortlists<M: NextTokenModel, C: Constraint>(
-    model: &M,
-    constraint: &C,
-    hidden: &burn::tensor::Tensor<2>,
-    continuations: &Continuations<'_, C::State>,
-    options: &DecodeOptions,
+/// A step before anything is chosen.
+struct Ready<'a, 'i, M, C: Constraint> {
+    model: &'a M,
+    constraint: &'a C,
+    hidden: &'a burn::tensor::Tensor<2>,
+    continuations: &'a Continuations<'i, C::State>,
+    options: &'a DecodeOptions,
+    /// Tokens of the sequences that the step makes.
     length: usize,
-) -> Result<Vec<Option<Shortlist>>, ModelError> {
-    let mut limit = 2 * options.beam_width / options.groups;
-    if options.groups > 1 {
-        // At most so many different tokens can have been taken by earlier groups.
-        limit += options.beam_width;
+}
+
+impl<M: NextTokenModel, C: Constraint> Ready<'_, '_, M, C> {
+    /// Whether a continuation may be taken: before the shortest length not if it ends the sequence.
+    fn takes(
+        &self,
+    ) -> impl Fn(&ContinuationRow<'_, C::State>, usize) -> bool + Sync + use<'_, M, C> {
+        let constraint = self.constraint;
+        let all = self.length >= self.options.min_new_tokens;
+        move |row, nth| all || constraint.end(row.state(nth)) != End::Yes
     }
-    for_each_row(
-        model,
-        hidden,
-        continuations,
-        options.normalise,
-        |_, logits| {
-            let best = if length < options.min_new_tokens {
-                let allowed = &logits.allowed;
-                logits.best(limit, |nth| constraint.end(allowed.state(nth)) != End::Yes)
-            } else {
-                logits.best(limit, |_| true)
-            };
-            Shortlist {
+
+    /// Of every hypothesis enough of its best continuations that the best of its group are among them.
+    fn shortlists(&self) -> Result<Vec<Option<Shortlist>>, ModelError> {
+        let options = self.options;
+        let mut limit = 2 * options.beam_width / options.groups;
+        if options.groups > 1 {
+            // At most so many different tokens can have been taken by earlier groups.
+            limit += options.beam_width;
+        }
+        let takes = self.takes();
+        for_each_row(
+            self.model,
+            self.hidden,
+            self.continuations,
+            options.normalise,
+            |_, logits| Shortlist {
                 norm: logits.norm,
-                best,
-            }
-        },
-    )
+                best: logits.best(limit, |nth| takes(&logits.allowed, nth)),
+            },
+        )
+    }
+
+    /// Of every hypothesis those of its continuations that are among the best of its query, found on the device.
+    fn shortlists_on_device(
+        &self,
+        searches: &[Search<C::State>],
+        firsts: &[usize],
+    ) -> Result<Vec<Option<Shortlist>>, ModelError> {
+        let rows = self.continuations.len();
+        let hypotheses = searches.iter().flat_map(|s| &s.found.last);
+        let log_probs: Vec<f64> = hypotheses.map(|h| h.log_prob).collect();
+        let bounds = firsts.iter().chain(std::iter::once(&rows));
+        let queries: Vec<u32> = bounds.map(|&row| row as u32).collect();
+        let best = best_of_queries(
+            self.model,
+            self.hidden,
+            self.continuations,
+            &queries,
+            &log_probs,
+            2 * self.options.beam_width,
+            self.takes(),
+        )?;
+        let mut shortlists: Vec<Option<Shortlist>> = (0..rows).map(|_| None).collect();
+        for best in best.into_iter().flatten() {
+            let empty = || Shortlist {
+                norm: 0.0,
+                best: vec![],
+            };
+            let shortlist = shortlists[best.row].get_or_insert_with(empty);
+            shortlist.best.push((best.nth as u32, best.log_prob));
+        }
+        Ok(shortlists)
+    }
 }
 
 /// What all queries see of a step.

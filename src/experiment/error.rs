@@ -153,17 +153,6 @@ pub enum ExperimentError {
     /// Identifiers of passages.
     #[error(transparent)]
     Docid(#[from] DocidError),
-    /// Judgements of pseudo-queries name a passage that is not there.
-    #[error(
-        "{}: the corpus has no passage `{doc}`; write the queries for the same corpus with `genret decode --task queries`",
-        path.display()
-    )]
-    UnknownPassage {
-        /// The judgements.
-        path: PathBuf,
-        /// The passage.
-        doc: String,
-    },
     /// A passage that its tokens do not give back.
     #[error(
         "passage `{doc}` of the index does not read back from its tokens: its text is not what was indexed; rebuild with `genret index build`"

@@ -1,7 +1,8 @@
 //! What a configuration names, opened or made: data, tokenizer, index, examples, models.
 //!
 //! Everything lands in the configuration's `out` folder and is made once: the embedded corpus in
-//! `data/`, `tokenizer.json`, `index.genret`, a folder per trained model in `models/`. A rerun
+//! `data/`, `tokenizer.json`, `index.genret` (`index-queries-HASH.genret` with pseudo-queries), a folder per trained model
+//! in `models/`. A rerun
 //! finds what is there and refuses what was made from other settings.
 
 use std::collections::BTreeMap;
@@ -19,7 +20,7 @@ use crate::config::{self, Config, ObjectiveOptions, RetrieverKind, Task};
 use crate::data::example::{
     Example, PassageTokens, SpanOptions, Template, corpus_tokens, nested_subset,
 };
-use crate::data::{Corpus, Dataset, Pair, synth};
+use crate::data::{Corpus, Dataset, Pair, PseudoQueries, synth};
 use crate::decode::cgl::ContrastiveCase;
 use crate::docid::{DocidOptions, Method};
 use crate::index::{IndexBuilder, IndexOptions, LiveIndex, NgramIndex, SubstringIndex};
@@ -52,7 +53,7 @@ pub struct Experiment {
     bm25: OnceLock<Bm25>,
     texts: Mutex<Option<Texts>>,
     docids: BTreeMap<Method, DocidSet>,
-    pseudo_queries: Vec<(String, usize)>,
+    pseudo_queries: Option<PseudoQueries>,
 }
 
 mod cases;
@@ -155,15 +156,24 @@ impl Experiment {
         }
         let tokenizer = Tokenizer::load(&tokenizer_path)?;
         told("tokenising passages");
-        let passages = corpus_tokens(&tokenizer, dataset.corpus.passages())?;
+        let mut passages = corpus_tokens(&tokenizer, dataset.corpus.passages())?;
+        let pseudo_queries = config.data.pseudo_queries.as_ref();
+        let pseudo_queries =
+            pseudo_queries.map(|folder| PseudoQueries::load(folder, &dataset.corpus));
+        let pseudo_queries = pseudo_queries.transpose()?;
+        if let Some(queries) = &pseudo_queries {
+            queries.encode_into(&tokenizer, 0, &mut passages)?;
+        }
         let index = match config.needs_ngram_index() {
-            true => Some(ngram_index(
-                out,
-                &tokenizer,
-                &dataset.corpus,
-                &passages,
-                told,
-            )?),
+            true => {
+                let name = match &pseudo_queries {
+                    Some(queries) => format!("index-queries-{:016x}.genret", queries.fingerprint()),
+                    None => "index.genret".into(),
+                };
+                let path = out.join(name);
+                let corpus = &dataset.corpus;
+                Some(ngram_index(&path, &tokenizer, corpus, &passages, told)?)
+            }
             false => None,
         };
         let mut docids = BTreeMap::new();
@@ -176,10 +186,6 @@ impl Experiment {
             let set = DocidSet::open(out, &options, corpus, &tokenizer, told)?;
             docids.insert(method, set);
         }
-        let pseudo_queries = match docids.is_empty() {
-            true => vec![],
-            false => Self::open_pseudo_queries(&config.objective.docids, &dataset.corpus)?,
-        };
         Ok(Self {
             docids,
             pseudo_queries,
@@ -242,7 +248,8 @@ impl Experiment {
             _ => None,
         };
         let masking = (task == Task::Mntp).then(|| self.config.masking.clone());
-        let docids = task.writes_docids().then(|| self.docids(method));
+        let docids = self.config.learned_by(task).docid > 0.0;
+        let docids = docids.then(|| self.docids(method));
         let prefixes = docids.filter(|_| task == Task::Prefixes);
         let prefixes = prefixes.map(|set| self.prefix_ranking(set)).transpose()?;
         let num_examples = match (&representation, &masking, &prefixes) {
@@ -250,6 +257,8 @@ impl Experiment {
             (_, Some(masking), _) => self.blocks(masking)?.train.len(),
             _ => self.source(&pairs, task, method, seed)?.len(),
         };
+        let pseudo_queries = self.pseudo_queries.as_ref();
+        let pseudo_queries = pseudo_queries.filter(|_| objective.needs_pseudo_queries());
         let vocab_size = match docids {
             Some(set) => set.vocab_size,
             None => self.tokenizer.vocab_size(),
@@ -279,6 +288,7 @@ impl Experiment {
             validation: (data.validation.clone(), data.validation_queries),
             objective,
             docids: docids.map(|set| set.spec.clone()),
+            pseudo_queries: pseudo_queries.map(PseudoQueries::fingerprint),
             masking,
             representation,
             prefixes,
@@ -380,12 +390,13 @@ impl Experiment {
     /// pairs.
     pub fn typical_example(&self, spec: &ModelSpec) -> Result<(usize, usize), ExperimentError> {
         let pairs = self.pairs(self.config.data.fraction)?;
-        let some = some_of(&pairs);
-        let task = match spec.objective.task {
+        let (some, task) = match spec.objective.task {
+            // Some pairs beside all passages and pseudo-queries would be another mixture.
+            Task::Views => (pairs, Task::Views),
             // Identifiers are as long whatever is learned of them.
-            Task::Docids | Task::Prefixes => Task::Docids,
-            Task::Queries => Task::Queries,
-            _ => Task::Ngrams,
+            Task::Docids | Task::Prefixes => (some_of(&pairs), Task::Docids),
+            Task::Queries => (some_of(&pairs), Task::Queries),
+            _ => (some_of(&pairs), Task::Ngrams),
         };
         let examples = self.source(&some, task, spec.docid_method(), 0)?.epoch(0)?;
         let mean = |len: fn(&Example) -> usize| {
@@ -530,7 +541,8 @@ impl Experiment {
     }
 
     /// The cases of the contrastive generation loss, the same for every model of the experiment: with other spans for
-    /// models of docids, whose spans are identifiers, and the same queries, passages and negatives.
+    /// models of docids, whose spans are identifiers, and the same queries, passages and negatives. A model of several
+    /// views is measured on spans of texts if it has learned those.
     pub fn contrastive_cases(
         &self,
         spec: &ModelSpec,
@@ -550,7 +562,9 @@ impl Experiment {
             template: self.template(),
         };
         let corpus = &self.dataset.corpus;
-        if let Some(docids) = &spec.docids {
+        if let Some(docids) = &spec.docids
+            && spec.objective.learned().body == 0.0
+        {
             let ids = &self.docids(docids.options.method).ids;
             let find = |doc: &str| corpus.find(doc);
             return docid_cases(ids, &find, &self.tokenizer, &queries, qrels, &options);
@@ -580,26 +594,26 @@ fn contrast_files(
     files.map(hash).collect()
 }
 
-/// The index of all n-grams of the passages' bodies, built below `out` if it is not there.
+/// The index of all n-grams of the passages, built at `path` if it is not there.
 fn ngram_index(
-    out: &Path,
+    path: &Path,
     tokenizer: &Tokenizer,
     corpus: &Corpus,
     passages: &[PassageTokens],
     told: &mut dyn FnMut(&str),
 ) -> Result<NgramIndex, ExperimentError> {
-    let path = out.join("index.genret");
     if !path.exists() {
         told("building the n-gram index");
-        let hint = out.join("tokenizer.json").display().to_string();
+        let hint = path.with_file_name("tokenizer.json").display().to_string();
         let (vocab, fingerprint) = (tokenizer.vocab_size(), tokenizer.fingerprint());
         let mut builder = IndexBuilder::new(vocab, fingerprint, &hint, IndexOptions::default())?;
         for (passage, tokens) in corpus.passages().iter().zip(passages) {
-            builder.push(passage.id.as_str(), &tokens.title, &tokens.body)?;
+            let (id, queries) = (passage.id.as_str(), &tokens.queries);
+            builder.push_with_queries(id, &tokens.title, &tokens.body, queries)?;
         }
-        builder.write(&path)?;
+        builder.write(path)?;
     }
-    let index = NgramIndex::open(&path)?;
+    let index = NgramIndex::open(path)?;
     index.check_tokenizer(tokenizer.fingerprint())?;
     Ok(index)
 }

@@ -90,6 +90,9 @@ pub struct ModelSpec {
     /// The identifiers it writes, where those are learned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub docids: Option<DocidSpec>,
+    /// Fingerprint of the pseudo-queries, where those are learned from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pseudo_queries: Option<u64>,
     /// What is masked, where masked tokens are learned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub masking: Option<MaskingOptions>,
@@ -217,7 +220,9 @@ impl ModelSpec {
     pub fn variant(&self) -> String {
         match &self.representation {
             Some(r) => format!("{} {}", r.retriever.name(), self.objective_name()),
-            None if self.docids.is_some() => self.objective_name(),
+            None if self.objective.task == Task::Views || self.docids.is_some() => {
+                self.objective_name()
+            }
             None => String::new(),
         }
     }
@@ -317,7 +322,11 @@ impl ModelSpec {
 
     /// The model before its first step, on `device`.
     pub(super) fn begin(&self, device: &Device) -> Result<Model, ExperimentError> {
+        let words_first = (self.representation.as_ref()).is_some_and(|made| {
+            made.encoder.pooling == Pooling::Sparse && made.contrast.words_first
+        });
         let model = match &self.start {
+            None if words_first => self.model.init(self.seed, device).with_words_first(),
             None => self.model.init(self.seed, device),
             Some(start) => start
                 .open(device)?

@@ -1,7 +1,7 @@
 //! Which n-grams occur in the corpus, how often, where, and what follows them.
 //!
 //! [`SubstringIndex`] is what decoding and ranking see: integers only, no tensors, no text. An n-gram
-//! is any token sequence inside one field of one passage; it never crosses into another. [`NgramIndex`]
+//! is any token sequence inside one field of one passage (one query, of pseudo-queries); it never crosses into another. [`NgramIndex`]
 //! answers from a sorted list of all corpus positions (a suffix array) with tables for the frequent
 //! prefixes, so that a step of beam search costs microseconds; it is built by [`IndexBuilder`] and
 //! lives in one memory-mapped file.
@@ -37,6 +37,9 @@ use crate::types::{PassageIdx, TokenId};
 /// Text positions between two entries of the table from position to passage.
 const BLOCK_TOKENS: usize = 64;
 
+/// What stands between the texts of a field in [`SubstringIndex::passage_tokens`]; no token, and never given out as one.
+pub const SEPARATOR: TokenId = TokenId(u32::MAX);
+
 /// A part of a passage that n-grams are taken from. N-grams never cross from one to another.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -45,6 +48,22 @@ pub enum Field {
     Body,
     /// The title of the passage, possibly empty.
     Title,
+    /// Queries that the passage might answer, possibly none; n-grams do not cross from one to the next either.
+    Queries,
+}
+
+impl Field {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 3] = [Self::Body, Self::Title, Self::Queries];
+
+    /// The name, as the command line has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Body => "body",
+            Self::Title => "title",
+            Self::Queries => "queries",
+        }
+    }
 }
 
 /// One place where an n-gram occurs.
@@ -52,7 +71,7 @@ pub enum Field {
 pub struct Occurrence {
     /// The passage.
     pub passage: PassageIdx,
-    /// Offset of the first token in the field, in tokens.
+    /// Offset of the first token in [`SubstringIndex::passage_tokens`].
     pub position: u32,
     /// The field of the passage.
     pub field: Field,
@@ -78,7 +97,7 @@ pub trait SubstringIndex: Send + Sync {
     /// The longest n-gram that has a state, in tokens; longer ones count as absent.
     fn max_ngram_tokens(&self) -> usize;
 
-    /// The tokens of the indexed field of `passage`; `out` is replaced.
+    /// The tokens of the indexed field of `passage`, with [`SEPARATOR`] between its texts; `out` is replaced.
     fn passage_tokens(&self, passage: PassageIdx, out: &mut Vec<TokenId>);
 
     /// The state of the empty n-gram, which occurs at every token.

@@ -7,6 +7,7 @@
 use std::path::PathBuf;
 
 pub mod checkpoint;
+mod device;
 mod encoder;
 mod family;
 pub mod hub;
@@ -19,7 +20,9 @@ mod options;
 pub mod parameters;
 pub mod recompute;
 mod t5;
+mod words;
 
+pub use device::{check_math_library, keep_kernels_in, open_device, open_devices};
 pub use encoder::{EncoderOptions, Pooling, Role, T5Part, Vectors, encode_all};
 pub use family::{Model, ModelConfig, ModelState};
 pub use layers::Sequences;
@@ -29,8 +32,6 @@ pub use masked::MaskedText;
 pub use next_token::{Footprint, NextTokenModel};
 pub use options::{Family, ModelOptions, default_heads, layers_and_width, params_of_size};
 pub use t5::{FeedForward, T5, T5Config, T5State};
-
-use burn::tensor::Device;
 
 use crate::types::TokenId;
 
@@ -117,27 +118,4 @@ pub enum ModelError {
     /// A device name that is not understood or not available.
     #[error("{0}")]
     Device(String),
-}
-
-/// Opens devices by name, separated by commas; the first holds what is trained.
-pub fn open_devices(names: &str) -> Result<Vec<Device>, ModelError> {
-    names.split(',').map(open_device).collect()
-}
-
-/// Opens the device `cpu` or `cuda:N`.
-pub fn open_device(name: &str) -> Result<Device, ModelError> {
-    match name.split_once(':') {
-        None if name == "cpu" => Ok(Device::flex()),
-        #[cfg(feature = "cuda")]
-        Some(("cuda", index)) => index.parse::<usize>().map(Device::cuda).map_err(|_| {
-            ModelError::Device(format!("device `{name}`: expected a number after `cuda:`"))
-        }),
-        #[cfg(not(feature = "cuda"))]
-        Some(("cuda", _)) => Err(ModelError::Device(format!(
-            "device `{name}`: this build has no CUDA; build with `cargo build --release --features cuda`, or use `--device cpu`"
-        ))),
-        _ => Err(ModelError::Device(format!(
-            "device `{name}` is not known: use `cpu` or `cuda:N`"
-        ))),
-    }
 }

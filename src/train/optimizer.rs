@@ -41,7 +41,8 @@ impl Gradients {
 
     /// Euclidean norm over all parameters, summed in the order of their names.
     pub fn norm(&self) -> f64 {
-        let sum: f64 = self.by_name.values().map(kernels::squared_norm).sum();
+        let gradients: Vec<&Tensor<1>> = self.by_name.values().collect();
+        let sum: f64 = kernels::squared_norms(&gradients).into_iter().sum();
         sum.sqrt()
     }
 }

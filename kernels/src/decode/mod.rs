@@ -7,10 +7,12 @@
 //! Reordering beams therefore copies a few integers instead of the cache. Beams of one query meet
 //! its prompt in one product.
 
+#[cfg(feature = "cube")]
+mod device;
 mod host;
 mod tensors;
 
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::flex::{host, is_flex, is_fused};
 use crate::rotary::Rotary;
@@ -72,8 +74,30 @@ enum Positions {
 enum Store {
     /// The fused path: plain memory.
     Host(HostStore),
+    /// Buffers of a device, read by one kernel.
+    #[cfg(feature = "cube")]
+    Device(device::DeviceStore),
     /// Any device: tensors.
     Tensors(Vec<TensorLayer>),
+}
+
+/// Where keys and values are kept.
+enum Path {
+    Host,
+    #[cfg(feature = "cube")]
+    Device,
+    Tensors,
+}
+
+impl Path {
+    fn of(fused: bool, device: &Device) -> Self {
+        #[cfg(feature = "cube")]
+        if crate::cube::is_cube(device) {
+            return Self::Device;
+        }
+        let _ = device;
+        if fused { Self::Host } else { Self::Tensors }
+    }
 }
 
 /// The current beams.
@@ -93,11 +117,12 @@ impl BeamCache {
     /// The fused path is taken where the rotary tables are 32-bit floats on the CPU.
     pub fn new(shape: CacheShape, rotary: &Rotary, prompt_lengths: &[usize]) -> Self {
         let fused = is_fused(&rotary.cos) && is_flex(&rotary.sin.device());
+        let path = Path::of(fused, &rotary.cos.device());
         Self::with(
             shape,
             Positions::Rotary(rotary.clone().into()),
             prompt_lengths,
-            fused,
+            path,
         )
     }
 
@@ -107,7 +132,7 @@ impl BeamCache {
             shape,
             Positions::Rotary(rotary.clone().into()),
             prompt_lengths,
-            false,
+            Path::Tensors,
         )
     }
 
@@ -118,12 +143,12 @@ impl BeamCache {
     /// before the query. Its rows limit the number of steps. Scores are not divided by anything, as
     /// in [`crate::relative_attention`]. The fused path is taken where it is 32-bit floats on the CPU.
     pub fn relative(shape: CacheShape, bias_th: Tensor<2>, prompt_lengths: &[usize]) -> Self {
-        let fused = is_fused(&bias_th);
+        let path = Path::of(is_fused(&bias_th), &bias_th.device());
         Self::with(
             shape,
             Positions::Relative(bias_th.into()),
             prompt_lengths,
-            fused,
+            path,
         )
     }
 
@@ -137,16 +162,11 @@ impl BeamCache {
             shape,
             Positions::Relative(bias_th.into()),
             prompt_lengths,
-            false,
+            Path::Tensors,
         )
     }
 
-    fn with(
-        shape: CacheShape,
-        positions: Positions,
-        prompt_lengths: &[usize],
-        fused: bool,
-    ) -> Self {
+    fn with(shape: CacheShape, positions: Positions, prompt_lengths: &[usize], path: Path) -> Self {
         assert!(
             shape.kv_heads > 0 && shape.heads.is_multiple_of(shape.kv_heads),
             "BeamCache: heads are a multiple of kv_heads"
@@ -161,10 +181,11 @@ impl BeamCache {
                 assert_eq!(bias.dims()[1], shape.heads, "BeamCache: heads of the bias");
             }
         }
-        let store = if fused {
-            Store::Host(HostStore::new(&positions, shape.layers))
-        } else {
-            Store::Tensors(vec![TensorLayer::default(); shape.layers])
+        let store = match path {
+            Path::Host => Store::Host(HostStore::new(&positions, shape.layers)),
+            #[cfg(feature = "cube")]
+            Path::Device => Store::Device(device::DeviceStore::new(shape.layers)),
+            Path::Tensors => Store::Tensors(vec![TensorLayer::default(); shape.layers]),
         };
         Self {
             shape,
@@ -242,6 +263,10 @@ impl BeamCache {
             Store::Host(store) => {
                 store.set_prompt(layer, &self.shape, padded, &host(k_nd), &host(v_nd));
             }
+            #[cfg(feature = "cube")]
+            Store::Device(store) => {
+                store.set_prompt(layer, &self.shape, &self.positions, padded, k_nd, v_nd);
+            }
             Store::Tensors(layers) => {
                 layers[layer].set_prompt(&self.shape, &self.positions, padded, k_nd, v_nd);
             }
@@ -272,6 +297,20 @@ impl BeamCache {
             last < self.max_positions(),
             "advance: position {last} exceeds the table of positions"
         );
+        #[cfg(feature = "cube")]
+        let positions = self.positions();
+        #[cfg(feature = "cube")]
+        if let Store::Device(store) = &mut self.store {
+            let beams = Beams {
+                shape: &self.shape,
+                lengths: &self.lengths,
+                queries: &self.queries,
+                ancestors: &self.ancestors,
+                steps: self.steps,
+                positions: &positions,
+            };
+            store.advance(&beams, &self.positions);
+        }
     }
 }
 
@@ -319,6 +358,8 @@ pub fn decode_attention(
             let out = store.attend(layer, &beams, [q_bd, k_bd, v_bd].map(host));
             Tensor::from_data(TensorData::new(out, shape), &device)
         }
+        #[cfg(feature = "cube")]
+        Store::Device(store) => store.attend(layer, &beams, &cache.positions, [q_bd, k_bd, v_bd]),
         Store::Tensors(layers) => {
             layers[layer].attend(&beams, &cache.positions, [q_bd, k_bd, v_bd])
         }
@@ -354,6 +395,8 @@ pub fn decode_cross_attention(q_bd: Tensor<2>, cache: &BeamCache, layer: usize) 
             let out = store.attend_to_prompts(layer, &beams, &host(q_bd));
             Tensor::from_data(TensorData::new(out, shape), &device)
         }
+        #[cfg(feature = "cube")]
+        Store::Device(store) => store.attend_to_prompts(layer, &beams, q_bd),
         Store::Tensors(layers) => layers[layer].attend_to_prompts(&beams, q_bd),
     }
 }

@@ -3,6 +3,8 @@
 mod adamw;
 mod beam_cache;
 mod common;
+#[cfg(feature = "cube")]
+mod cube;
 mod operations;
 mod relative;
 mod sparse_pool;

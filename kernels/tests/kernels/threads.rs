@@ -3,7 +3,7 @@
 use crate::common::*;
 use genret_kernels::{
     AdamWStep, AttentionShape, Rotary, adamw, attention, embedding, linear, linear_cross_entropy,
-    rms_norm, squared_norm, swiglu,
+    rms_norm, squared_norms, swiglu,
 };
 
 /// Bits of the loss and of every gradient of a small model that uses each operation.
@@ -50,7 +50,7 @@ fn step(rows: usize, width: usize, vocab: usize) -> Vec<u32> {
     };
     for leaf in [table, wide, narrow] {
         let gradient = leaf.grad(&grads).expect("tracked");
-        let norm = squared_norm(&gradient).to_bits();
+        let norm = squared_norms(&[&gradient])[0].to_bits();
         all.extend([norm as u32, (norm >> 32) as u32]);
         let (param, moments) = adamw(leaf.inner(), gradient.clone(), None, &step);
         all.extend(

@@ -32,9 +32,9 @@ pub(in crate::cli) fn open(
 ) -> Result<(Docids, Trie)> {
     let docids = Docids::open(path)?;
     let learned = model.docids.as_ref();
-    let Some(learned) = learned.filter(|_| model.objective.task.writes_docids()) else {
+    let Some(learned) = learned.filter(|_| model.objective.learned().docid > 0.0) else {
         bail!(
-            "the model was not trained to write identifiers; train one with objective.task = \"docids\""
+            "the model was not trained to write identifiers; train one with objective.task = \"docids\", or \"views\" with objective.views.docid"
         );
     };
     if learned.identity != docids.notes().identity {
@@ -54,14 +54,15 @@ pub(super) fn run(path: &Path, args: &DecodeArgs, shared: &Shared) -> Result<()>
         ("--stream", args.stream),
         ("--oracle", args.oracle),
         ("--prefix", !args.prefix.is_empty()),
-        ("--titles", args.titles != 0.0),
-        ("--index", args.index.is_some()),
         ("--max-new-tokens", args.max_new_tokens.is_some()),
         ("--min-new-tokens", args.min_new_tokens != 1),
     ] {
         if given {
-            bail!("{flag} belongs to n-grams: leave it out with --docids");
+            bail!("{flag} belongs to n-grams: leave it out with --docids, or give --index as well");
         }
+    }
+    if args.views.is_some_and(|views| views.of_texts() > 0.0) {
+        bail!("--views names n-grams: give their --index as well");
     }
     let decode = options(args, 1)?;
     let device = model::open_device(&shared.device)?;
