@@ -47,7 +47,9 @@ fn beside_static(n: usize, levels: usize, codes: usize) {
         bytes as f64 / trie.num_ids() as f64
     );
     let decoder = ConstrainedDecoder::new(index.clone(), BEAMS, 1);
-    println!("step of {BEAMS} prefixes, CPU us: depth, genret bare, children there; genret with mask, step there");
+    println!(
+        "step of {BEAMS} prefixes, CPU us: depth, genret bare, children there; genret with mask, step there"
+    );
     for depth in 0..levels {
         let states: Vec<BeamState> = drawn
             .iter()
@@ -97,12 +99,7 @@ fn beside_static(n: usize, levels: usize, codes: usize) {
 }
 
 /// The first `depth` codes of some identifiers as the hypotheses of the peer's beam search.
-fn beams(
-    matrix: &TransitionMatrix,
-    ids: &[Vec<u32>],
-    set: &[usize],
-    depth: usize,
-) -> BeamState {
+fn beams(matrix: &TransitionMatrix, ids: &[Vec<u32>], set: &[usize], depth: usize) -> BeamState {
     let mut state = BeamState::new(1, set.len());
     for (beam, &id) in set.iter().enumerate() {
         let prefix = &ids[id][..depth];
