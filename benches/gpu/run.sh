@@ -62,7 +62,7 @@ note() {
   echo "== $name: $*" >&2
   timeout "$limit" "$@" > "$log" 2>&1
   local code=$?
-  grep -E '^(check|train|decode|valid|kernel|copy|memory|torch)' "$log" >> "$table"
+  grep -E '^(check|train|decode|kernel|memory|torch|training loss) |^(copy|valid):' "$log" >> "$table"
   [ $code = 0 ] || { failed=1; echo "FAILED ($code) $name: $(tail -n 1 "$log")" | tee -a "$table" >&2; }
 }
 
@@ -90,10 +90,12 @@ kind = "bpe"
 vocab = 1024
 [model]
 size = "$([ -n "${SMALL:-}" ] && echo s0.03m || echo s10m)"
+[objective.span]
+draws = 1
 [train]
 batch_size = 32
 learning_rate = 1e-3
-epochs = $(awk "BEGIN { print $steps * 32 / 2400 }")
+epochs = $(awk "BEGIN { print $steps * 32 / 1878 }")
 TOML
       rm -rf "$logs/small"
       note program 150 "$program" genret train --config "$logs/small.toml" --device "$device"
