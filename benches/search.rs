@@ -3,7 +3,8 @@
 //! `cargo bench --bench search -- bm25 FOLDER SPLIT K` prints microseconds a query, without and with the words of
 //! the queries (for `peers/search_bm25s.py`, which takes turns with it). `-- sparse N [POSTINGS PASSAGES SHARE]` makes N
 //! vectors of 120 terms out of 30,522, some topical and some Zipfian, and searches with 200 of 30 terms: exactly,
-//! exhaustively, and by clusters at several settings. `-- dense N WIDTH` compares 32 bits, eight and the graph.
+//! exhaustively, and by clusters at several settings. `-- dense N WIDTH [FOLDER]` compares 32 bits, eight and the graph;
+//! with a folder it leaves the vectors there (for `peers/search_hnsw.py`).
 
 #[path = "index/clock.rs"]
 mod clock;
@@ -37,7 +38,9 @@ fn main() {
         Some("bm25") => bm25(&arguments[1..]),
         Some("sparse") => sparse(&arguments[1..]),
         Some("dense") => dense(&arguments[1..]),
-        _ => println!("bm25 FOLDER SPLIT K, sparse N, or dense N WIDTH; see benches/README.md"),
+        _ => println!(
+            "bm25 FOLDER SPLIT K, sparse N, or dense N WIDTH [FOLDER]; see benches/README.md"
+        ),
     }
 }
 
@@ -215,6 +218,12 @@ fn dense(arguments: &[String]) {
         rows.collect()
     };
     let (passages, queries) = (values("passage", count), values("query", 200));
+    if let Some(folder) = arguments.get(2) {
+        for (name, values) in [("passages.f32", &passages), ("queries.f32", &queries)] {
+            let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+            std::fs::write(Path::new(folder).join(name), bytes).expect("a folder");
+        }
+    }
     let mut exact = vec![];
     for (name, numbers, graph) in [
         ("32 bits", Numbers::Floats, None),

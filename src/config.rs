@@ -8,14 +8,15 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::data::example::{View, ViewWeights};
 use crate::data::masking::MaskingOptions;
 use crate::data::synth::SynthOptions;
-use crate::decode::DecodeOptions;
+use crate::decode::{DecodeOptions, Normalise};
 use crate::docid::{DocidOptions, Method};
 use crate::model::{EncoderOptions, ModelOptions, Pooling};
 use crate::retrieve::ranking::RankingOptions;
 use crate::tokenizer::TokenizerKind;
-use crate::train::{ContrastOptions, TrainOptions};
+use crate::train::{CodeScore, ContrastOptions, TrainOptions};
 
 mod executor;
 mod objective;
@@ -89,13 +90,13 @@ pub struct Config {
     /// What the model learns to emit.
     #[serde(default)]
     pub objective: ObjectiveOptions,
-    /// Identifiers of passages, for the task `docids`.
+    /// Identifiers of passages, for the tasks `docids` and `prefixes`.
     #[serde(default)]
     pub docids: DocidOptions,
     /// How texts become representations, for sparse and dense retrieval.
     #[serde(default)]
     pub encoder: EncoderOptions,
-    /// How representations are learned.
+    /// How representations are learned; negatives and teacher also where prefixes are ranked.
     #[serde(default)]
     pub contrast: ContrastOptions,
     /// What is masked, for the task `mntp`.
@@ -129,6 +130,10 @@ pub struct DataOptions {
     pub folder: Option<PathBuf>,
     /// The embedded corpus, generated into `out`.
     pub synth: Option<SynthOptions>,
+    /// Queries of the passages, a folder that `genret decode --task queries` wrote for this corpus: a third field of the
+    /// n-gram index, and what `objective` makes of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pseudo_queries: Option<PathBuf>,
     /// Split of the training queries.
     #[serde(default = "split_train")]
     pub train: String,
@@ -192,6 +197,9 @@ pub struct EvaluateOptions {
     pub queries: usize,
     /// Passages kept per query.
     pub depth: usize,
+    /// Tokens of a passage that a sparse or dense model reads, at most; by default as many as in training.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub passage_tokens: Option<usize>,
     /// Measures, as `genret evaluate` takes them.
     pub measures: Vec<String>,
     /// Queries of the first split whose contrastive generation loss is measured.
@@ -210,6 +218,7 @@ impl Default for EvaluateOptions {
             splits: vec!["test".into()],
             queries: usize::MAX,
             depth: 100,
+            passage_tokens: None,
             measures: ["RR@10", "nDCG@10", "R@10", "R@100"]
                 .map(String::from)
                 .to_vec(),
@@ -326,6 +335,7 @@ impl Config {
             &self.objective.span,
             &self.objective.template,
             (evaluate.splits.first(), evaluate.queries),
+            evaluate.passage_tokens,
             (
                 evaluate.cgl_queries,
                 evaluate.cgl_negatives,
@@ -359,19 +369,19 @@ impl Config {
     }
 
     /// How identifiers are made, each way that a model of the configuration learns: with [`Method::Random`] beside any
-    /// other, the control that tells what their meaning is worth. None if no model writes identifiers.
+    /// other, the control that tells what their meaning is worth, unless they are one of several views or were learned
+    /// before. None if no model writes identifiers.
     pub fn docid_methods(&self) -> Vec<Method> {
-        if !self
-            .variants()
-            .contains(&(RetrieverKind::Generative, Task::Docids))
-        {
+        let variants = self.variants();
+        let task = variants.iter().map(|(_, task)| *task);
+        let Some(task) = { task }.find(|&task| self.learned_by(task).docid > 0.0) else {
             return vec![];
-        }
+        };
         let mut methods = match &self.sweep.docids[..] {
             [] => vec![self.docids.method],
             named => named.to_vec(),
         };
-        if !self.sweep.sizes.is_empty() {
+        if !self.sweep.sizes.is_empty() && task == Task::Docids {
             methods.push(Method::Random);
         }
         methods.sort_unstable();
@@ -383,7 +393,31 @@ impl Config {
     pub fn needs_ngram_index(&self) -> bool {
         let own = (self.retriever, self.objective.task);
         let mut all = self.variants().into_iter().chain([own]);
-        all.any(|(retriever, task)| retriever == RetrieverKind::Generative && task != Task::Docids)
+        all.any(|(retriever, task)| {
+            retriever == RetrieverKind::Generative
+                && (task == Task::Queries || self.learned_by(task).of_texts() > 0.0)
+        })
+    }
+
+    /// What a model of `task` learns to write of a passage.
+    pub fn learned_by(&self, task: Task) -> ViewWeights {
+        let objective = ObjectiveOptions {
+            task,
+            ..self.objective.clone()
+        };
+        objective.learned()
+    }
+
+    /// The views that a model which has learned `learned` is ranked by, and how much each counts: identifiers alone, or
+    /// what `ranking.views` says.
+    pub fn ranked_by(&self, learned: ViewWeights) -> ViewWeights {
+        match learned.of_texts() > 0.0 {
+            true => self.ranking.views,
+            false => ViewWeights {
+                docid: 1.0,
+                ..ViewWeights::NONE
+            },
+        }
     }
 
     /// How the texts of a sparse or dense model become representations; what only sparse ones have is left
@@ -406,6 +440,54 @@ impl Config {
                 ..encoder
             }),
         }
+    }
+
+    /// Every view that is ranked by is learned.
+    fn check_views(&self) -> Result<(), String> {
+        for (_, task) in self.variants() {
+            let learned = self.learned_by(task);
+            let ranked = self.ranked_by(learned).iter();
+            for (view, _) in ranked.filter(|_| learned != ViewWeights::NONE) {
+                if learned.of(view) > 0.0 {
+                    continue;
+                }
+                let remedy = match (task, view) {
+                    (Task::Ngrams, View::Title) => "objective.titles = true".into(),
+                    (Task::Ngrams, _) => {
+                        format!(
+                            "objective.task = \"views\" and objective.views.{}",
+                            view.name()
+                        )
+                    }
+                    _ => format!("objective.views.{}", view.name()),
+                };
+                return Err(format!(
+                    "ranking.views counts {}, which the model does not learn: set {remedy}, or ranking.views.{} = 0",
+                    view.name(),
+                    view.name()
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Ranking by prefixes, and what it asks of decoding.
+    fn check_prefixes(&self) -> Result<(), String> {
+        let prefixes = &self.objective.prefixes;
+        let checked = prefixes.check();
+        checked.map_err(|e| format!("objective.prefixes: {e}"))?;
+        let plain = self.decode.normalise == Normalise::None;
+        if self.objective.task == Task::Prefixes {
+            if self.train.gradient_checkpointing {
+                return Err("objective.task = \"prefixes\" and train.gradient_checkpointing exclude each other: lower train.micro_batch_size to save memory".into());
+            }
+            if plain != (prefixes.score == CodeScore::Logits) {
+                return Err("objective.prefixes.score = \"logits\" and decode.normalise = \"none\" go together: set both, or score = \"log-probs\" and another normalise".into());
+            }
+        } else if plain && self.learned_by(self.objective.task).docid == 0.0 {
+            return Err("decode.normalise = \"none\" ranks identifiers by their logits; n-grams are weighed by their probabilities: set \"full\" or \"allowed\"".into());
+        }
+        Ok(())
     }
 
     fn check(&self) -> Result<(), String> {
@@ -431,7 +513,7 @@ impl Config {
         for (retriever, task) in self.variants().into_iter().chain(own) {
             if !task.serves(retriever) {
                 return Err(format!(
-                    "retriever = \"{}\" and objective.task = \"{}\" do not go together: generative models learn ngrams, docids or queries, sparse and dense ones cl, kd or cl+kd",
+                    "retriever = \"{}\" and objective.task = \"{}\" do not go together: generative models learn ngrams, docids, views, prefixes or queries, sparse and dense ones cl, kd or cl+kd",
                     retriever.name(),
                     task.name()
                 ));
@@ -443,10 +525,12 @@ impl Config {
                 objective.task.name()
             ));
         }
-        objective.docids.check()?;
-        if self.ranking.title_weight > 0.0 && !objective.titles {
-            return Err("ranking.title_weight counts generated titles: let the model learn to write them with objective.titles = true".into());
+        objective.check()?;
+        self.check_prefixes()?;
+        if objective.needs_pseudo_queries() && self.data.pseudo_queries.is_none() {
+            return Err("the objective learns from pseudo-queries: name the folder that `genret decode --task queries` wrote, data.pseudo_queries".into());
         }
+        self.check_views()?;
         let docids = self.docids.check();
         docids.map_err(|e| format!("docids: {e}"))?;
         self.contrast.check()?;
@@ -499,6 +583,10 @@ impl Config {
             ("evaluate.cgl_negatives", self.evaluate.cgl_negatives),
             ("evaluate.depth", self.evaluate.depth),
             ("evaluate.queries", self.evaluate.queries),
+            (
+                "evaluate.passage_tokens",
+                self.evaluate.passage_tokens.unwrap_or(1),
+            ),
             ("tokenizer.vocab", self.tokenizer.vocab),
         ] {
             if value == 0 {

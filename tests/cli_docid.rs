@@ -7,7 +7,7 @@ mod program;
 use std::fs;
 use std::path::Path;
 
-use program::{TINY, folder, only_model, refuse, succeed, words};
+use program::{TINY, folder, kill_when, only_model, refuse, succeed, words};
 use serde_json::Value;
 
 fn json(folder: &Path, line: &str) -> Value {
@@ -243,6 +243,99 @@ fn a_sweep_has_a_random_control() {
         assert!(row["measures"]["unseen"]["RR@10"].is_number(), "{row}");
         assert_eq!(row["pairs"], rows[0]["pairs"]);
         assert_eq!(row["examples"], rows[0]["examples"]);
+    }
+    fs::remove_dir_all(folder).unwrap();
+}
+
+/// Models that write identifiers learn to rank by prefixes; both families; alone, resumed, and in a sweep.
+#[test]
+fn prefixes_are_ranked_by_models_that_write_identifiers() {
+    let folder = folder("docid-prefixes");
+    config(&folder, false);
+    let objective = "--set objective.task=prefixes --set objective.prefixes.lengths=[1] --set objective.prefixes.decay=0.5 \
+                     --set contrast.per_query=2 --set contrast.depth=20 --set decode.normalise=none";
+    let alone = format!("train --config docids.toml {objective}");
+    refuse(&folder, &words(&alone), &["docids", "model.size"]);
+    for family in ["llama", "t5"] {
+        let out = format!("out-{family}");
+        let first =
+            format!("train --config docids.toml --set model.family={family} --set out={out}");
+        succeed(&folder, &words(&format!("{first} --set train.epochs=3.0")));
+        let learned = only_model(&folder.join(&out));
+        let learned = learned.strip_prefix(&folder).unwrap().display().to_string();
+        let goes_on = format!(
+            "docids.toml {objective} --set tokenizer.path={learned}/tokenizer.json --set model.family={family}"
+        );
+        let train = format!("train --config {goes_on} --set model.size=./{learned}");
+        succeed(
+            &folder,
+            &words(&format!("{train} --set out=whole-{family}")),
+        );
+        let whole = only_model(&folder.join(format!("whole-{family}")));
+        let rows = fs::read_to_string(whole.join("steps.jsonl")).unwrap();
+        let rows: Vec<Value> = rows
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        let loss = |row: &Value| row["loss"].as_f64().unwrap();
+        let third = rows.len() / 3;
+        let mean = |rows: &[Value]| rows.iter().map(loss).sum::<f64>() / rows.len() as f64;
+        // The second half has whole identifiers too; within the first the loss falls.
+        assert!(mean(&rows[..third / 2]) > mean(&rows[third..rows.len() / 2]));
+        assert!(rows[rows.len() - 1]["validation_loss"].is_number());
+
+        let broken = format!("{train} --set out=broken-{family}");
+        let begun = || {
+            let model = fs::read_dir(folder.join(format!("broken-{family}/models")));
+            let model = model.ok()?.next()?.ok()?.path();
+            let text = fs::read_to_string(model.join("steps.jsonl")).ok()?;
+            (text.lines().count() >= 3).then_some(())
+        };
+        kill_when(program::command(&folder, &words(&broken)), || {
+            begun().is_some()
+        });
+        succeed(&folder, &words(&format!("{broken} --resume")));
+        let resumed = only_model(&folder.join(format!("broken-{family}")));
+        let weights = |model: &Path| fs::read(model.join("model.safetensors")).unwrap();
+        assert!(weights(&whole) == weights(&resumed), "{family}");
+
+        let decode = format!(
+            "decode --model {} --docids whole-{family}/docids-rq.genret --queries out-{family}/data --beam 20 --k 10 \
+             --normalise none --out {family}.trec",
+            whole.display()
+        );
+        succeed(&folder, &words(&decode));
+        let run = fs::read_to_string(folder.join(format!("{family}.trec"))).unwrap();
+        assert!(run.lines().count() > 1000, "{run}");
+
+        let sweep =
+            format!("sweep {goes_on} --set sweep.sizes=[\"./{learned}\"] --set out=sweep-{family}");
+        succeed(&folder, &words(&sweep));
+        let rows = fs::read_to_string(folder.join(format!("sweep-{family}/runs.jsonl"))).unwrap();
+        assert_eq!(rows.lines().count(), 2, "{rows}");
+        assert!(
+            rows.contains("prefixes-rq") && !rows.contains("random"),
+            "{rows}"
+        );
+    }
+    for (changes, said) in [
+        ("--set decode.normalise=full", "log-probs"),
+        ("--set objective.prefixes.decay=1.0", "prefixes of 1"),
+        ("--set objective.prefixes.lengths=[3,2]", "increase"),
+        (
+            "--set train.gradient_checkpointing=true",
+            "micro_batch_size",
+        ),
+        ("--set docids.method=random", "random"),
+    ] {
+        let learned = only_model(&folder.join("out-llama"));
+        let line = format!(
+            "train --config docids.toml {objective} --set model.size={} --set tokenizer.path={}/tokenizer.json --set out=refused {changes}",
+            learned.display(),
+            learned.display()
+        );
+        refuse(&folder, &words(&line), &[said]);
+        assert!(!folder.join("refused/models").exists(), "{changes}");
     }
     fs::remove_dir_all(folder).unwrap();
 }

@@ -37,12 +37,12 @@ fn titles_are_generated_where_a_model_has_learned_them() {
             .flat_map(|line| line["hits"].as_array().unwrap());
         let ngrams = hits.flat_map(|hit| hit["ngrams"].as_array().unwrap());
         ngrams
-            .map(|ngram| ngram["field"].as_str().unwrap().to_string())
+            .map(|ngram| ngram["view"].as_str().unwrap().to_string())
             .collect()
     };
     succeed(&folder, &words(&decode("text", "")));
     assert!(fields(&evidence("text.jsonl")).iter().eq(["body"]));
-    succeed(&folder, &words(&decode("both", "--titles 2.0")));
+    succeed(&folder, &words(&decode("both", "--views body,title=2.0")));
     let both = evidence("both.jsonl");
     assert!(fields(&both).iter().eq(["body", "title"]));
     // A score is the sum of what its evidence was credited with.
@@ -58,8 +58,8 @@ fn titles_are_generated_where_a_model_has_learned_them() {
     fs::remove_dir_all(folder.join("out/models")).unwrap();
     refuse(
         &folder,
-        &words("train --config tiny.toml --set ranking.title_weight=1.0"),
-        &["ranking.title_weight", "objective.titles"],
+        &words("train --config tiny.toml --set ranking.views.title=1.0"),
+        &["ranking.views", "objective.titles"],
     );
     fs::remove_dir_all(folder).unwrap();
 }

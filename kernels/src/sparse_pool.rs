@@ -27,10 +27,11 @@ use crate::product::{Matrix, Threads, Update, multiply};
 use crate::simd::{BLOCK, exp, vectorised};
 
 /// Rows of hidden states in one product, where no text is longer.
-const CHUNK_ROWS: usize = 1024;
+const CHUNK_ROWS: usize = 256;
 
-/// Logits held at a time (8 MiB), as far as that leaves at least [`MIN_TERMS`] terms.
-const CHUNK_LOGITS: usize = 1 << 21;
+/// Logits that a thread holds at a time (1 MiB, within its second-level cache), as far as that leaves at least
+/// [`MIN_TERMS`] terms.
+const CHUNK_LOGITS: usize = 1 << 18;
 const MIN_TERMS: usize = 64;
 
 /// Terms whose maxima are kept in the first-level cache while a text's rows pass by.
@@ -50,7 +51,7 @@ const SHARED_ROWS: usize = 1024;
 /// computed. Of equal logits the first has the gradient; a term whose largest logit is not positive has
 /// none. A NaN among a term's logits makes its value NaN.
 ///
-/// Memory on the fused path beside values and gradients: 8 MiB of logits, a copy of 1,024 rows of `hidden`, and with
+/// Memory on the fused path beside values and gradients: 1 MiB of logits and a copy of 256 rows of `hidden` a thread, and with
 /// autodiff 4 bytes per value from forward to backward. Elsewhere the logits are held.
 ///
 /// # Panics
@@ -244,62 +245,91 @@ fn forward(
     if let Some(places) = &mut places {
         places.resize(output.len(), 0);
     }
-    let mut logits = Vec::new();
-    for group in groups(texts) {
-        let rows: Vec<f32> = texts[group.clone()]
-            .iter()
-            .flat_map(|text| &hidden[text.start * width..text.end * width])
+    let groups = groups(texts);
+    // A thread per group of texts; a lone group is shared out within its products.
+    let threads = match groups.len() {
+        1 => Threads::All,
+        _ => Threads::One,
+    };
+    let (mut maxima, mut rest) = (&mut output[..], places.map(|places| &mut places[..]));
+    let mut work = Vec::with_capacity(groups.len());
+    for group in groups {
+        let len = group.len() * vocab;
+        let own = maxima
+            .split_off_mut(..len)
+            .expect("as many values as texts");
+        let places = (rest.as_mut()).map(|rest| rest.split_off_mut(..len).expect("as many places"));
+        work.push((group, own, places));
+    }
+    work.into_par_iter()
+        .for_each_init(Vec::new, |logits, (group, maxima, places)| {
+            let group = Group {
+                texts: &texts[group],
+                hidden,
+                weight,
+                width,
+            };
+            group.pool(logits, maxima, places, threads);
+        });
+    output
+        .par_chunks_mut(BLOCK)
+        .for_each(|block| through(block, pool.scale));
+    tensor(output, [texts.len(), vocab])
+}
+
+/// Texts that are pooled at once.
+struct Group<'a> {
+    texts: &'a [Range<usize>],
+    hidden: &'a [f32],
+    weight: &'a [f32],
+    width: usize,
+}
+
+impl Group<'_> {
+    /// Raises `maxima` (`[texts, v]`) to the largest logits, and notes their rows in `places`; `logits` is scratch.
+    fn pool(
+        &self,
+        logits: &mut Vec<f32>,
+        maxima: &mut [f32],
+        mut places: Option<&mut [u32]>,
+        threads: Threads,
+    ) {
+        let (width, vocab) = (self.width, maxima.len() / self.texts.len());
+        let rows: Vec<f32> = (self.texts.iter())
+            .flat_map(|text| &self.hidden[text.start * width..text.end * width])
             .copied()
             .collect();
-        let count: usize = texts[group.clone()].iter().map(Range::len).sum();
+        let count = rows.len() / width;
         let rows = Matrix::new(&rows, count, width, width);
         let chunk = (CHUNK_LOGITS / count.max(1)).max(MIN_TERMS).min(vocab);
         for first in (0..vocab).step_by(chunk) {
             let terms = first..(first + chunk).min(vocab);
             logits.resize(count * terms.len(), 0.0);
-            let weight = Matrix::new(&weight[first * width..], terms.len(), width, width);
+            let weight = Matrix::new(&self.weight[first * width..], terms.len(), width, width);
             multiply(
-                &mut logits,
+                logits,
                 terms.len(),
                 Update::Replace,
                 1.0,
                 rows,
                 weight.transposed(),
-                Threads::All,
+                threads,
             );
             let mut begin = 0;
-            let of_texts: Vec<&[f32]> = texts[group.clone()]
-                .iter()
-                .map(|text| {
-                    let end = begin + text.len() * terms.len();
-                    let own = &logits[begin..end];
-                    begin = end;
-                    own
-                })
-                .collect();
-            let values = group.start * vocab..group.end * vocab;
-            let maxima = output[values.clone()].par_chunks_mut(vocab);
-            match &mut places {
-                Some(places) => maxima
-                    .zip(places[values].par_chunks_mut(vocab))
-                    .zip(of_texts)
-                    .for_each(|((maxima, places), logits)| {
-                        maxima_and_places(
-                            logits,
-                            &mut maxima[terms.clone()],
-                            &mut places[terms.clone()],
-                        );
-                    }),
-                None => maxima.zip(of_texts).for_each(|(maxima, logits)| {
-                    maxima_alone(logits, &mut maxima[terms.clone()]);
-                }),
+            for (number, text) in self.texts.iter().enumerate() {
+                let end = begin + text.len() * terms.len();
+                let own = number * vocab + terms.start..number * vocab + terms.end;
+                let maxima = &mut maxima[own.clone()];
+                match &mut places {
+                    Some(places) => {
+                        maxima_and_places(&logits[begin..end], maxima, &mut places[own]);
+                    }
+                    None => maxima_alone(&logits[begin..end], maxima),
+                }
+                begin = end;
             }
         }
     }
-    output
-        .par_chunks_mut(BLOCK)
-        .for_each(|block| through(block, pool.scale));
-    tensor(output, [texts.len(), vocab])
 }
 
 /// Runs of texts with at most [`CHUNK_ROWS`] rows, or of one text.
@@ -460,10 +490,10 @@ mod tests {
     #[test]
     fn texts_are_grouped_by_rows() {
         let texts = [
-            0..500,
-            500..1000,
-            1000..1030,
-            1030..4000,
+            0..CHUNK_ROWS / 2,
+            CHUNK_ROWS / 2..CHUNK_ROWS - 6,
+            CHUNK_ROWS - 6..CHUNK_ROWS + 24,
+            CHUNK_ROWS + 24..4000,
             4000..4000,
             4000..4001,
         ];

@@ -1,5 +1,6 @@
 //! `genret encode`: an index of the vectors of a corpus.
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
@@ -10,6 +11,7 @@ use super::progress::Progress;
 use super::shared::Shared;
 use super::table::say;
 use crate::data::Corpus;
+use crate::docid;
 use crate::model::{Role, Vectors};
 use crate::retrieve::dense::{DenseBuilder, DenseOptions, GraphOptions, Numbers};
 use crate::retrieve::sparse::{ClusterOptions, Precision, SparseBuilder, SparseOptions};
@@ -27,9 +29,13 @@ pub struct EncodeArgs {
     /// The passages: a BEIR folder or MS MARCO table.
     #[arg(long)]
     corpus: PathBuf,
-    /// The index to write; an old one is replaced when the new one is complete.
+    /// The index to write; an old one is replaced when the new one is complete. Of a dense model a name that ends in .npy
+    /// gives the vectors alone, such as `genret docid build --vectors` reads.
     #[arg(long)]
     out: PathBuf,
+    /// Tokens of a passage that are read, at most [default: as many as in training].
+    #[arg(long, value_name = "TOKENS")]
+    passage_tokens: Option<NonZeroUsize>,
     /// What is kept of weights and numbers [default: bytes of sparse vectors, floats of dense ones].
     #[arg(long, value_enum)]
     keep: Option<Keep>,
@@ -59,10 +65,12 @@ enum Keep {
 enum Builder {
     Sparse(SparseBuilder),
     Dense(DenseBuilder),
+    /// Numbers of a vector, and all vectors.
+    Matrix(usize, Vec<f32>),
 }
 
 pub(super) fn run(args: &EncodeArgs, shared: &Shared) -> Result<()> {
-    let encoder = TextEncoder::open(&args.model, shared)?;
+    let encoder = TextEncoder::open(&args.model, args.passage_tokens, shared)?;
     let corpus = Corpus::load(&args.corpus)?;
     let mut builder = None;
     let mut progress = Progress::new("representing passages", corpus.len() as u64);
@@ -85,13 +93,23 @@ pub(super) fn run(args: &EncodeArgs, shared: &Shared) -> Result<()> {
     builder.write(encoder.identity(), &args.out)?;
     let bytes = std::fs::metadata(&args.out)?.len();
     say!("passages  {}", corpus.len());
-    say!("index     {} ({bytes} bytes)", args.out.display());
+    say!("written   {} ({bytes} bytes)", args.out.display());
     Ok(())
 }
 
 impl Builder {
     fn new(args: &EncodeArgs, encoder: &TextEncoder, vectors: &Vectors) -> Result<Self> {
+        let matrix = args.out.extension().is_some_and(|e| e == "npy");
+        if matrix && (args.keep.is_some() || args.graph.is_some()) {
+            bail!(
+                "--keep and --graph are of indexes; a .npy file holds all numbers of the vectors"
+            );
+        }
         Ok(match vectors {
+            Vectors::Sparse(_) if matrix => {
+                bail!("a .npy file holds vectors of a dense model; this one is sparse");
+            }
+            Vectors::Dense { width, .. } if matrix => Self::Matrix(*width, vec![]),
             Vectors::Sparse(_) => {
                 if args.graph.is_some() {
                     bail!("--graph is for dense models; this one is sparse");
@@ -144,6 +162,7 @@ impl Builder {
                     builder.push(id, vector)?;
                 }
             }
+            (Self::Matrix(_, all), Vectors::Dense { values, .. }) => all.extend(values),
             _ => unreachable!("a model makes vectors of one kind"),
         }
         Ok(())
@@ -153,6 +172,7 @@ impl Builder {
         match self {
             Self::Sparse(builder) => builder.of_model(model).write(path)?,
             Self::Dense(builder) => builder.of_model(model).write(path)?,
+            Self::Matrix(width, values) => docid::write_matrix(path, width, &values)?,
         }
         Ok(())
     }

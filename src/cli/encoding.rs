@@ -1,5 +1,6 @@
 //! A trained model that represents texts, for the commands that need one.
 
+use std::num::NonZeroUsize;
 use std::path::Path;
 
 use anyhow::Result;
@@ -25,11 +26,17 @@ pub(super) struct TextEncoder {
 }
 
 impl TextEncoder {
-    /// The model in `folder`, which must read both ways if it was trained to.
-    pub(super) fn open(folder: &Path, shared: &Shared) -> Result<Self> {
+    /// The model in `folder`, which must read both ways if it was trained to; with `passage_tokens` it reads so many of
+    /// a passage.
+    pub(super) fn open(
+        folder: &Path,
+        passage_tokens: Option<NonZeroUsize>,
+        shared: &Shared,
+    ) -> Result<Self> {
         let device = model::open_device(&shared.device)?;
         let opened = OpenedModel::open(folder, &device)?;
-        let options = opened.encoder()?.clone();
+        let passage_tokens = passage_tokens.map(NonZeroUsize::get);
+        let options = opened.encoder()?.with_passage_tokens(passage_tokens);
         opened.model.check_both_ways(&options)?;
         Ok(Self {
             tokenizer: opened.tokenizer()?,

@@ -132,7 +132,7 @@ impl Searcher {
             };
             return Ok(Self::Bm25(Bm25::from_index(index)?));
         };
-        let encoder = Box::new(TextEncoder::open(folder, shared)?);
+        let encoder = Box::new(TextEncoder::open(folder, None, shared)?);
         if encoder.identity() != made_by {
             bail!(
                 "{}: another model than {} made it; give that one with --model, or make the index again \

@@ -144,7 +144,7 @@ fn by_model(
     pairs: &Pairs,
     shared: &Shared,
 ) -> Result<Vec<Vec<f64>>> {
-    let encoder = TextEncoder::open(folder, shared)?;
+    let encoder = TextEncoder::open(folder, None, shared)?;
     let mut wanted: Vec<PassageIdx> = pairs.passages.concat();
     wanted.sort_unstable();
     wanted.dedup();

@@ -164,7 +164,7 @@ pub(super) fn split_files(folder: &Path) -> Result<Vec<(String, PathBuf)>, DataE
 }
 
 /// Checks that every judged query and passage is there.
-fn check(
+pub(super) fn check(
     qrels: &Qrels,
     has_query: &dyn Fn(&str) -> bool,
     corpus: &Corpus,

@@ -18,10 +18,12 @@ mod beir;
 mod corpus;
 mod dataset;
 mod msmarco;
+mod pseudo_queries;
 
 pub use beir::load_answers;
 pub use corpus::{Corpus, load_queries};
 pub use dataset::{Dataset, Pair};
+pub use pseudo_queries::PseudoQueries;
 
 use reader::ReadError;
 use trec::TrecError;
@@ -125,6 +127,14 @@ pub enum DataError {
         id: String,
         /// The file it should be in.
         within: PathBuf,
+    },
+    /// A pseudo-query of no passage.
+    #[error("{}: no passage for query {query:?}; judge it, or remove the query", path.display())]
+    Unjudged {
+        /// The qrels file.
+        path: PathBuf,
+        /// The query.
+        query: String,
     },
     /// A split that the collection does not have.
     #[error("{}: no split {split:?}; there are {known}", path.display())]

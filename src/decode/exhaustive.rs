@@ -36,7 +36,7 @@ pub fn every_ngram<M: NextTokenModel, I: SubstringIndex>(
     };
     // With probabilities over the allowed tokens a block would sum to one by itself.
     let singles: HashMap<TokenId, f64> = match normalise {
-        Normalise::Full => HashMap::new(),
+        Normalise::Full | Normalise::None => HashMap::new(),
         Normalise::Allowed => {
             let options = unlimited(row.tokens.len(), 1);
             let decoded = beam_search(model, index, &[prompt], &options)?;

@@ -2,7 +2,7 @@
 //!
 //! The output head is evaluated for [`HEAD_ROWS`] hypotheses at a time, so that memory does not grow with
 //! beam width times vocabulary. With [`Normalise::Full`] it is evaluated for the whole vocabulary; with
-//! [`Normalise::Allowed`] only for the tokens that some hypothesis of the block may take, if these are at most
+//! [`Normalise::Allowed`] and [`Normalise::None`] only for the tokens that some hypothesis of the block may take, if these are at most
 //! one in [`FEW_SHARE`] of the vocabulary: gathering rows of the head then costs less than it saves.
 //!
 //! [`for_each_row`] brings logits to the host; [`best_of_queries`] leaves them on the device, tells it what is
@@ -112,7 +112,9 @@ where
         };
         let few = match normalise {
             Normalise::Full => None,
-            Normalise::Allowed => few_tokens(continuations, rows.clone(), vocab / FEW_SHARE),
+            Normalise::Allowed | Normalise::None => {
+                few_tokens(continuations, rows.clone(), vocab / FEW_SHARE)
+            }
         };
         let logits = match &few {
             Some(tokens) if tokens.is_empty() => {
@@ -136,7 +138,8 @@ where
         let columns = few.as_ref().map(|_| &columns[..]);
         let of_row = |row: usize| {
             let allowed = continuations.row(row);
-            if allowed.tokens.is_empty() {
+            let allowed_len = allowed.tokens.len();
+            if allowed_len == 0 {
                 return Ok(None);
             }
             let mut logits = AllowedLogits {
@@ -148,10 +151,14 @@ where
             logits.norm = match normalise {
                 Normalise::Full => log_sum_exp(logits.logits),
                 Normalise::Allowed => {
-                    let gathered: Vec<f32> = (0..allowed.tokens.len())
-                        .map(|nth| logits.logit(nth))
-                        .collect();
+                    let gathered: Vec<f32> =
+                        (0..allowed_len).map(|nth| logits.logit(nth)).collect();
                     log_sum_exp(&gathered)
+                }
+                // Not a number if a logit is not, as the sums are.
+                Normalise::None => {
+                    let logits = (0..allowed_len).map(|nth| logits.logit(nth));
+                    f64::from(logits.fold(0.0, |zero, logit| zero + 0.0 * logit))
                 }
             };
             if !logits.norm.is_finite() {

@@ -41,6 +41,9 @@ pub enum Normalise {
     Full,
     /// The tokens that the constraint allows; the output head is evaluated for them alone where they are few.
     Allowed,
+    /// None: the score of a sequence is the sum of its logits, as models rank identifiers that learned so. What is called a
+    /// log-probability then is that sum.
+    None,
 }
 
 /// When a query that has `beam_width` complete sequences is done. Without a length penalty both say the same.

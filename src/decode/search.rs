@@ -352,7 +352,8 @@ impl<S: Copy> Search<S> {
     /// Whether what goes on is given up for the best `beam_width` finished sequences.
     fn is_decided(&self, options: &DecodeOptions, length: usize) -> bool {
         let Decoded { finished, last, .. } = &self.found;
-        if finished.len() < options.beam_width {
+        // Sums of logits rise and fall.
+        if finished.len() < options.beam_width || options.normalise == Normalise::None {
             return false;
         }
         // A sum of log-probabilities only falls; a positive penalty favours the longest, a negative

@@ -1,6 +1,7 @@
 //! Matrices in the formats of NumPy and of safetensors.
 
 use std::fs::File;
+use std::io::Write;
 use std::path::Path;
 
 use half::{bf16, f16};
@@ -8,6 +9,7 @@ use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 
 use super::{DocidError, Vectors};
+use crate::atomic_file;
 
 const MAGIC: &[u8] = b"\x93NUMPY";
 
@@ -28,6 +30,29 @@ pub(super) fn read(path: &Path) -> Result<Vectors, DocidError> {
     found.map_err(|found| DocidError::NotVectors {
         path: path.into(),
         found,
+    })
+}
+
+/// Writes a matrix of rows of `dims` numbers in NumPy's format, version 1.
+///
+/// # Errors
+/// [`DocidError::Vectors`].
+pub fn write_matrix(path: &Path, dims: usize, values: &[f32]) -> Result<(), DocidError> {
+    let rows = values.len() / dims.max(1);
+    let header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {dims}), }}");
+    // With magic, version, length and line feed a multiple of 64.
+    let len = (header.len() + 11).next_multiple_of(64) - 10;
+    let written = atomic_file::write(path, |w| {
+        w.write_all(MAGIC)?;
+        w.write_all(&[1, 0])?;
+        w.write_all(&(len as u16).to_le_bytes())?;
+        writeln!(w, "{header:<width$}", width = len - 1)?;
+        let mut numbers = values.iter();
+        numbers.try_for_each(|number| w.write_all(&number.to_le_bytes()))
+    });
+    written.map_err(|source| DocidError::Vectors {
+        path: path.into(),
+        source,
     })
 }
 
@@ -163,6 +188,13 @@ mod tests {
             assert_eq!((vectors.len(), vectors.dims()), (3, 2));
             assert_eq!(vectors.row(1), [0.0, 3.0]);
         }
+        let path = std::env::temp_dir().join(format!("genret-matrix-{}", std::process::id()));
+        write_matrix(&path, 2, &numbers).unwrap();
+        assert_eq!(
+            std::fs::read(&path).unwrap(),
+            npy("<f4", "False", "(3, 2)", &single)
+        );
+        std::fs::remove_file(&path).unwrap();
         for (bytes, said) in [
             (npy("<f4", "True", "(3, 2)", &single), "fortran_order"),
             (npy("<i4", "False", "(3, 2)", &single), "\"<i4\""),

@@ -22,6 +22,7 @@ use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
+pub use matrix_file::write_matrix;
 pub use report::{LevelReport, Report};
 pub use vectors::Vectors;
 
@@ -67,8 +68,8 @@ pub enum DocidError {
         /// Fingerprint of the one in use.
         found: u64,
     },
-    /// The file of vectors could not be read.
-    #[error("{}: cannot read the vectors: {source}", path.display())]
+    /// The file of vectors could not be read or written.
+    #[error("{}: cannot read or write the vectors: {source}", path.display())]
     Vectors {
         /// The file.
         path: PathBuf,

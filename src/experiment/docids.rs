@@ -1,22 +1,22 @@
 //! Identifiers of an experiment's passages: made once per method, learned from three kinds of examples.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{Experiment, ExperimentError, ModelSpec, TrainedModel};
+use super::{Experiment, ExperimentError, ModelSpec, Start, TrainedModel};
 use crate::config::DocidMixture;
 use crate::data::example::{Example, ExampleError, ExampleMaker, View, nested_subset};
-use crate::data::trec::Qrels;
-use crate::data::{self, Corpus, Pair};
+use crate::data::{Corpus, Pair};
 use crate::decode::DecodeOptions;
 use crate::docid::{self, DocidOptions, Docids, Method};
-use crate::index::{Field, NgramIndex, Trie};
+use crate::index::{NgramIndex, Trie};
 use crate::model::Model;
 use crate::retrieve::docid::DocidRetriever;
 use crate::retrieve::generative::Generative;
-use crate::retrieve::multi_view::MultiView;
+use crate::retrieve::multi_view::{DocidView, MultiView};
 use crate::tokenizer::Tokenizer;
 use crate::train::ExampleSource;
 use crate::types::{Hit, Query, TokenId};
@@ -37,7 +37,7 @@ pub struct DocidSet {
     /// What may be written.
     pub trie: Trie,
     /// Of every passage.
-    pub ids: Vec<Vec<TokenId>>,
+    pub ids: Arc<Vec<Vec<TokenId>>>,
     pub(super) spec: DocidSpec,
     pub(super) vocab_size: usize,
 }
@@ -70,10 +70,10 @@ impl DocidSet {
         let trie = docids.trie(tokenizer)?;
         let ids: Option<Vec<Vec<TokenId>>> = trie.ids().into_iter().collect();
         Ok(Self {
-            ids: ids.ok_or_else(|| ExperimentError::Damaged {
+            ids: Arc::new(ids.ok_or_else(|| ExperimentError::Damaged {
                 path,
                 message: "a passage has no identifier (any more)".into(),
-            })?,
+            })?),
             trie,
             spec: DocidSpec {
                 options: options.clone(),
@@ -82,6 +82,14 @@ impl DocidSet {
             vocab_size: docids.vocab_size(tokenizer),
             docids,
         })
+    }
+}
+
+impl DocidSet {
+    /// Whether the model that training starts from writes these identifiers already.
+    pub(super) fn is_learned_by(&self, start: Option<&Start>) -> Result<bool, ExperimentError> {
+        let learned = start.map(Start::docids).transpose()?.flatten();
+        Ok(learned.is_some_and(|spec| spec.identity == self.spec.identity))
     }
 }
 
@@ -95,12 +103,15 @@ impl Experiment {
         set.expect("the methods of the configuration were opened")
     }
 
-    /// Tokens that a generative model of `spec` writes at most: identifiers end where they end.
-    pub fn max_new_tokens(&self, spec: &ModelSpec) -> usize {
-        match &spec.docids {
-            Some(docids) => self.docids(docids.options.method).trie.longest(),
-            None => self.config.decode.max_new_tokens,
-        }
+    /// Tokens that a generative model of `spec` writes at most, in each view that it is ranked by: identifiers end where
+    /// they end.
+    pub fn max_new_tokens(&self, spec: &ModelSpec) -> Vec<usize> {
+        let longest = |view| match (view, &spec.docids) {
+            (View::Docid, Some(docids)) => self.docids(docids.options.method).trie.longest(),
+            _ => self.config.decode.max_new_tokens,
+        };
+        let ranked = self.config.ranked_by(spec.objective.learned());
+        ranked.iter().map(|(view, _)| longest(view)).collect()
     }
 
     /// The rankings that a generative model gives for queries, `evaluate.depth` deep, and the tokens of their prompts
@@ -116,18 +127,41 @@ impl Experiment {
     ) -> Result<Vec<(Vec<Hit>, usize)>, ExperimentError> {
         let (depth, tokenizer) = (self.config.evaluate.depth, &self.tokenizer);
         let (model, template) = (&trained.model, self.template());
-        if let Some(docids) = &trained.record.spec.docids {
+        let spec = &trained.record.spec;
+        let docids = spec.docids.as_ref().map(|docids| {
             let trie = &self.docids(docids.options.method).trie;
-            let retriever = DocidRetriever::new(model, trie, tokenizer, template, decode);
-            let answers = retriever.answer(queries, depth)?;
+            DocidRetriever::new(model, trie, tokenizer, template, decode)
+        });
+        let learned = spec.objective.learned();
+        let ranked = self.config.ranked_by(learned);
+        if let (Some(docids), false) = (&docids, learned.of_texts() > 0.0) {
+            let answers = docids.answer(queries, depth)?;
             return Ok(answers
                 .into_iter()
                 .map(|a| (a.hits, a.prompt_tokens))
                 .collect());
         }
-        let titles = self.config.ranking.title_weight > 0.0;
-        let titles = titles.then(|| self.index().with_field(Field::Title));
-        let retriever = MultiView::new(self.generative(trained, decode), titles.as_ref());
+        let fields = ranked.fields();
+        let fields: Vec<_> = fields
+            .map(|(view, field, weight)| (view, self.index().with_field(field), weight))
+            .collect();
+        let views = fields.iter().map(|(view, index, weight)| {
+            let generative = Generative {
+                index,
+                view: *view,
+                ..self.generative(trained, decode)
+            };
+            (generative, *weight)
+        });
+        let docids = docids
+            .filter(|_| ranked.docid > 0.0)
+            .map(|retriever| DocidView {
+                retriever,
+                weight: ranked.docid,
+                passages: None,
+                ranking: &self.config.ranking,
+            });
+        let retriever = MultiView::new(views.collect(), docids);
         let answers = retriever.answer(queries, depth)?;
         Ok(answers
             .into_iter()
@@ -152,31 +186,6 @@ impl Experiment {
         }
     }
 
-    /// Pseudo-queries with the passages they were written for, in file order.
-    pub(super) fn open_pseudo_queries(
-        mixture: &DocidMixture,
-        corpus: &Corpus,
-    ) -> Result<Vec<(String, usize)>, ExperimentError> {
-        let Some(folder) = &mixture.pseudo_queries else {
-            return Ok(vec![]);
-        };
-        let path = folder.join("qrels").join("train.tsv");
-        let qrels = Qrels::load(&path)?;
-        let mut found = vec![];
-        for query in data::load_queries(folder)? {
-            for doc in qrels.relevant(query.id.as_str()) {
-                let passage = corpus.find(doc.as_str());
-                let unknown = || ExperimentError::UnknownPassage {
-                    path: path.clone(),
-                    doc: doc.to_string(),
-                };
-                let passage = passage.ok_or_else(unknown)?.index();
-                found.push((query.text.clone(), passage));
-            }
-        }
-        Ok(found)
-    }
-
     /// Examples whose targets are the identifiers of `method`: those of `pairs`, and what else `mixture` asks for.
     pub(super) fn docid_source(
         &self,
@@ -185,16 +194,11 @@ impl Experiment {
         mixture: DocidMixture,
         seed: u64,
     ) -> Result<DocidSource<'_>, ExperimentError> {
-        let objective = &self.config.objective;
         Ok(DocidSource {
             experiment: self,
             ids: &self.docids(method).ids,
             pairs: pairs.iter().map(|(_, pair)| *pair).collect(),
-            maker: ExampleMaker::new(
-                &self.tokenizer,
-                objective.template.clone(),
-                objective.span.clone(),
-            )?,
+            maker: self.maker()?,
             mixture,
             seed,
         })
@@ -218,18 +222,21 @@ impl DocidSource<'_> {
         [
             (mixture.queries, self.pairs.len()),
             (mixture.passages, experiment.passages.len()),
-            (mixture.pseudo, experiment.pseudo_queries.len()),
+            (
+                mixture.pseudo,
+                experiment.pseudo_queries.as_ref().map_or(0, |p| p.len()),
+            ),
         ]
     }
 }
 
 /// How many of `n` items an epoch holds that has each `times` times.
-fn drawn(times: f64, n: usize) -> usize {
+pub(super) fn drawn(times: f64, n: usize) -> usize {
     times as usize * n + (times.fract() * n as f64).round() as usize
 }
 
 /// Which items those are: all of them as often as `times` says whole, and a share drawn by the epoch.
-fn draw(seed: u64, list: u64, epoch: u64, times: f64, n: usize) -> Vec<usize> {
+pub(super) fn draw(seed: u64, list: u64, epoch: u64, times: f64, n: usize) -> Vec<usize> {
     let whole = (0..times as usize).flat_map(|_| 0..n);
     // The hash of a subset mixes its seed well enough to be given a sum.
     let place = seed
@@ -259,8 +266,9 @@ impl ExampleSource for DocidSource<'_> {
                     .maker
                     .own_docid(&experiment.passages[at], &self.ids[at]),
                 _ => {
-                    let (query, passage) = &experiment.pseudo_queries[at];
-                    self.maker.docid(query, &self.ids[*passage])
+                    let pseudo_queries = experiment.pseudo_queries.as_ref();
+                    let (passage, query) = pseudo_queries.expect("the list is not empty").get(at);
+                    self.maker.docid(query, &self.ids[passage.index()])
                 }
             };
             let items = draw(self.seed, list, epoch, times, n);

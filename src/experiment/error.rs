@@ -139,20 +139,20 @@ pub enum ExperimentError {
         /// Its folder.
         path: PathBuf,
     },
+    /// Prefixes are ranked by a model that knows no identifiers, or others.
+    #[error(
+        "objective.task = \"prefixes\" goes on from a model that writes the same identifiers ({method}): train one with objective.task = \"docids\" and the same [data], [tokenizer] and [docids], and give its folder as model.size (of a sweep in sweep.sizes), its tokenizer.json as tokenizer.path"
+    )]
+    NotLearned {
+        /// How the identifiers are made.
+        method: &'static str,
+    },
+    /// Lengths of prefixes that do not fit the identifiers.
+    #[error("objective.prefixes: {0}")]
+    Prefixes(String),
     /// Identifiers of passages.
     #[error(transparent)]
     Docid(#[from] DocidError),
-    /// Judgements of pseudo-queries name a passage that is not there.
-    #[error(
-        "{}: the corpus has no passage `{doc}`; write the queries for the same corpus with `genret decode --task queries`",
-        path.display()
-    )]
-    UnknownPassage {
-        /// The judgements.
-        path: PathBuf,
-        /// The passage.
-        doc: String,
-    },
     /// A passage that its tokens do not give back.
     #[error(
         "passage `{doc}` of the index does not read back from its tokens: its text is not what was indexed; rebuild with `genret index build`"

@@ -1,4 +1,4 @@
-//! Groups of what learns representations: a query, a relevant passage, hard negatives, a teacher's scores.
+//! Groups of what learns representations, or to rank identifiers: a query, a relevant passage, hard negatives, a teacher's scores.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,11 +7,12 @@ use hashbrown::{HashMap, HashSet};
 use rand::RngExt;
 use rayon::prelude::*;
 
-use super::{Experiment, ExperimentError, Representation};
-use crate::config::Task;
+use super::{Experiment, ExperimentError};
 use crate::data::Pair;
-use crate::data::example::{ExampleError, Group};
+use crate::data::example::{ExampleError, Group, View};
 use crate::data::trec::Run;
+use crate::docid::Method;
+use crate::model::EncoderOptions;
 use crate::retrieve::RetrieveError;
 use crate::retrieve::bm25::Bm25;
 use crate::rng;
@@ -23,6 +24,24 @@ struct Candidates {
     relevant: Vec<PassageIdx>,
     positive: f32,
     negatives: Vec<(PassageIdx, f32)>,
+}
+
+/// What groups hold.
+pub(super) struct Grouping<'a> {
+    /// Negatives and teacher.
+    pub(super) contrast: &'a ContrastOptions,
+    /// Whether a teacher's scores are learned.
+    pub(super) distilled: bool,
+    /// What the model reads.
+    pub(super) reads: Reads<'a>,
+}
+
+/// What a model reads of queries and passages.
+pub(super) enum Reads<'a> {
+    /// Their texts.
+    Texts(&'a EncoderOptions),
+    /// Prompts of queries, and the identifiers of passages.
+    Docids(Method),
 }
 
 /// Groups of training pairs.
@@ -51,13 +70,15 @@ impl Experiment {
         &'a self,
         pairs: &[(u64, Pair)],
         split: &str,
-        representation: &Representation,
-        task: Task,
+        grouping: &Grouping<'_>,
         seed: u64,
         known: bool,
     ) -> Result<PairGroups<'a>, ExperimentError> {
-        let contrast = &representation.contrast;
-        let distilled = task != Task::Cl;
+        let &Grouping {
+            contrast,
+            distilled,
+            ..
+        } = grouping;
         let qrels = self.dataset.qrels(split)?;
         let negatives = contrast.negatives_file().map(|path| self.scores(path));
         let negatives = negatives.transpose()?;
@@ -136,12 +157,21 @@ impl Experiment {
             .collect::<Result<Vec<_>, _>>()?;
         let queries = pairs.par_iter().map(|(_, pair)| {
             let text = &self.dataset.queries[pair.query].text;
-            self.query_tokens(text, &representation.encoder)
+            match grouping.reads {
+                Reads::Texts(encoder) => self.query_tokens(text, encoder),
+                Reads::Docids(_) => {
+                    let template = self.template();
+                    Ok(template.prompt(&self.tokenizer, View::Docid, text)?)
+                }
+            }
         });
         let queries = queries.collect::<Result<Vec<_>, _>>()?;
         Ok(PairGroups {
             experiment: self,
-            texts: self.texts(&representation.encoder)?,
+            texts: match grouping.reads {
+                Reads::Texts(encoder) => self.texts(encoder)?,
+                Reads::Docids(method) => self.docids(method).ids.clone(),
+            },
             pairs,
             queries,
             candidates,

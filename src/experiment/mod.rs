@@ -1,7 +1,8 @@
 //! What a configuration names, opened or made: data, tokenizer, index, examples, models.
 //!
 //! Everything lands in the configuration's `out` folder and is made once: the embedded corpus in
-//! `data/`, `tokenizer.json`, `index.genret`, a folder per trained model in `models/`. A rerun
+//! `data/`, `tokenizer.json`, `index.genret` (`index-queries-HASH.genret` with pseudo-queries), a folder per trained model
+//! in `models/`. A rerun
 //! finds what is there and refuses what was made from other settings.
 
 use std::collections::BTreeMap;
@@ -19,7 +20,7 @@ use crate::config::{self, Config, ObjectiveOptions, RetrieverKind, Task};
 use crate::data::example::{
     Example, PassageTokens, SpanOptions, Template, corpus_tokens, nested_subset,
 };
-use crate::data::{Corpus, Dataset, Pair, synth};
+use crate::data::{Corpus, Dataset, Pair, PseudoQueries, synth};
 use crate::decode::cgl::ContrastiveCase;
 use crate::docid::{DocidOptions, Method};
 use crate::index::{IndexBuilder, IndexOptions, LiveIndex, NgramIndex, SubstringIndex};
@@ -28,8 +29,8 @@ use crate::retrieve::RetrieveError;
 use crate::retrieve::bm25::{Bm25, Bm25Options};
 use crate::tokenizer::{self, Tokenizer};
 use crate::train::{
-    Contrastive, Generation, GroupSource, Masked, Objective, Progress, TrainRun, TrainSummary,
-    discard_checkpoint,
+    ContrastOptions, Contrastive, Generation, GroupSource, Masked, Objective, Prefixes, Progress,
+    TrainRun, TrainSummary, discard_checkpoint,
 };
 use crate::types::{Passage, Query};
 
@@ -52,7 +53,7 @@ pub struct Experiment {
     bm25: OnceLock<Bm25>,
     texts: Mutex<Option<Texts>>,
     docids: BTreeMap<Method, DocidSet>,
-    pseudo_queries: Vec<(String, usize)>,
+    pseudo_queries: Option<PseudoQueries>,
 }
 
 mod cases;
@@ -68,7 +69,9 @@ pub use cases::{CaseOptions, contrastive_cases, docid_cases};
 pub use docids::{DocidSet, DocidSpec};
 pub use error::ExperimentError;
 pub use represented::{Found, Represented};
-pub use trained::{ModelRecord, ModelSpec, OpenedModel, Representation, Start, TrainedModel};
+pub use trained::{
+    ModelRecord, ModelSpec, OpenedModel, PrefixRanking, Representation, Start, TrainedModel,
+};
 
 /// What was prepared from which settings, in `prepared.json`.
 #[derive(PartialEq, Serialize, Deserialize)]
@@ -153,15 +156,24 @@ impl Experiment {
         }
         let tokenizer = Tokenizer::load(&tokenizer_path)?;
         told("tokenising passages");
-        let passages = corpus_tokens(&tokenizer, dataset.corpus.passages())?;
+        let mut passages = corpus_tokens(&tokenizer, dataset.corpus.passages())?;
+        let pseudo_queries = config.data.pseudo_queries.as_ref();
+        let pseudo_queries =
+            pseudo_queries.map(|folder| PseudoQueries::load(folder, &dataset.corpus));
+        let pseudo_queries = pseudo_queries.transpose()?;
+        if let Some(queries) = &pseudo_queries {
+            queries.encode_into(&tokenizer, 0, &mut passages)?;
+        }
         let index = match config.needs_ngram_index() {
-            true => Some(ngram_index(
-                out,
-                &tokenizer,
-                &dataset.corpus,
-                &passages,
-                told,
-            )?),
+            true => {
+                let name = match &pseudo_queries {
+                    Some(queries) => format!("index-queries-{:016x}.genret", queries.fingerprint()),
+                    None => "index.genret".into(),
+                };
+                let path = out.join(name);
+                let corpus = &dataset.corpus;
+                Some(ngram_index(&path, &tokenizer, corpus, &passages, told)?)
+            }
             false => None,
         };
         let mut docids = BTreeMap::new();
@@ -174,10 +186,6 @@ impl Experiment {
             let set = DocidSet::open(out, &options, corpus, &tokenizer, told)?;
             docids.insert(method, set);
         }
-        let pseudo_queries = match docids.is_empty() {
-            true => vec![],
-            false => Self::open_pseudo_queries(&config.objective.docids, &dataset.corpus)?,
-        };
         Ok(Self {
             docids,
             pseudo_queries,
@@ -240,17 +248,29 @@ impl Experiment {
             _ => None,
         };
         let masking = (task == Task::Mntp).then(|| self.config.masking.clone());
-        let num_examples = match (&representation, &masking) {
-            (Some(_), _) => pairs.len(),
-            (_, Some(masking)) => self.blocks(masking)?.train.len(),
+        let docids = self.config.learned_by(task).docid > 0.0;
+        let docids = docids.then(|| self.docids(method));
+        let prefixes = docids.filter(|_| task == Task::Prefixes);
+        let prefixes = prefixes.map(|set| self.prefix_ranking(set)).transpose()?;
+        let num_examples = match (&representation, &masking, &prefixes) {
+            (Some(_), _, _) | (_, _, Some(_)) => pairs.len(),
+            (_, Some(masking), _) => self.blocks(masking)?.train.len(),
             _ => self.source(&pairs, task, method, seed)?.len(),
         };
-        let docids = (task == Task::Docids).then(|| self.docids(method));
+        let pseudo_queries = self.pseudo_queries.as_ref();
+        let pseudo_queries = pseudo_queries.filter(|_| objective.needs_pseudo_queries());
         let vocab_size = match docids {
             Some(set) => set.vocab_size,
             None => self.tokenizer.vocab_size(),
         };
         let (model, start, lora) = ModelSpec::resolve(options, vocab_size)?;
+        if let (Some(set), Some(_)) = (docids, &prefixes)
+            && !set.is_learned_by(start.as_ref())?
+        {
+            return Err(ExperimentError::NotLearned {
+                method: method.name(),
+            });
+        }
         if let Some(representation) = &representation {
             representation.encoder.validate(model.family())?;
         }
@@ -268,8 +288,10 @@ impl Experiment {
             validation: (data.validation.clone(), data.validation_queries),
             objective,
             docids: docids.map(|set| set.spec.clone()),
+            pseudo_queries: pseudo_queries.map(PseudoQueries::fingerprint),
             masking,
             representation,
+            prefixes,
             train: self.config.train.clone(),
             seed,
         };
@@ -287,32 +309,52 @@ impl Experiment {
         encoder: EncoderOptions,
     ) -> Result<Representation, ExperimentError> {
         let contrast = self.config.contrast.clone();
-        let teacher = contrast.teacher_file().filter(|_| task != Task::Cl);
-        let files = [contrast.negatives_file(), teacher].into_iter().flatten();
-        let hash = |path: &Path| {
-            let bytes = fs::read(path).map_err(io_error(path))?;
-            Ok::<_, ExperimentError>(xxhash_rust::xxh3::xxh3_64(&bytes))
-        };
         Ok(Representation {
-            files: files.map(hash).collect::<Result<_, _>>()?,
+            files: contrast_files(&contrast, task != Task::Cl)?,
             retriever,
             encoder,
             contrast,
         })
     }
 
+    fn prefix_ranking(&self, set: &DocidSet) -> Result<PrefixRanking, ExperimentError> {
+        let given = &self.config.contrast;
+        let contrast = ContrastOptions {
+            negatives: given.negatives.clone(),
+            per_query: given.per_query,
+            depth: given.depth,
+            teacher: given.teacher.clone(),
+            teacher_scale: given.teacher_scale,
+            ..ContrastOptions::default()
+        };
+        let lengths = (self.config.objective.prefixes).lengths_of(set.trie.longest());
+        Ok(PrefixRanking {
+            lengths: lengths.map_err(ExperimentError::Prefixes)?,
+            files: contrast_files(&contrast, true)?,
+            contrast,
+        })
+    }
+
     /// Tokens and training FLOPs of a typical example of `spec`.
     pub fn typical(&self, spec: &ModelSpec) -> Result<(f64, f64), ExperimentError> {
-        match &spec.representation {
-            Some(representation) => {
+        let split = &self.config.data.train;
+        match spec.grouping() {
+            Some(grouping) => {
                 // Hard negatives, and passages that have many queries, are longer than the mean passage.
                 let pairs = some_of(&self.pairs(self.config.data.fraction)?);
-                let (split, task) = (&self.config.data.train, spec.objective.task);
-                let groups = self.groups(&pairs, split, representation, task, spec.seed, false)?;
+                let groups = self.groups(&pairs, split, &grouping, spec.seed, false)?;
                 let (mut tokens, mut flops) = (0.0, 0.0);
                 for group in groups.epoch(0)? {
+                    let query = group.query.len();
                     let passages = group.passages.iter().map(|&p| groups.passage(p).len());
-                    for length in passages.chain([group.query.len()]) {
+                    if spec.prefixes.is_some() {
+                        for id in passages {
+                            tokens += (query + id) as f64;
+                            flops += spec.generation_flops(query, id);
+                        }
+                        continue;
+                    }
+                    for length in passages.chain([query]) {
                         tokens += length as f64;
                         flops += spec.text_flops(length);
                     }
@@ -328,8 +370,7 @@ impl Experiment {
             }
             None => {
                 let (prompt, target) = self.typical_example(spec)?;
-                let counts = spec.model.counts();
-                let flops = counts.train(prompt, target, spec.training_cost());
+                let flops = spec.generation_flops(prompt, target);
                 Ok(((prompt + target) as f64, flops))
             }
         }
@@ -349,10 +390,13 @@ impl Experiment {
     /// pairs.
     pub fn typical_example(&self, spec: &ModelSpec) -> Result<(usize, usize), ExperimentError> {
         let pairs = self.pairs(self.config.data.fraction)?;
-        let some = some_of(&pairs);
-        let task = match spec.objective.task {
-            task @ (Task::Docids | Task::Queries) => task,
-            _ => Task::Ngrams,
+        let (some, task) = match spec.objective.task {
+            // Some pairs beside all passages and pseudo-queries would be another mixture.
+            Task::Views => (pairs, Task::Views),
+            // Identifiers are as long whatever is learned of them.
+            Task::Docids | Task::Prefixes => (some_of(&pairs), Task::Docids),
+            Task::Queries => (some_of(&pairs), Task::Queries),
+            _ => (some_of(&pairs), Task::Ngrams),
         };
         let examples = self.source(&some, task, spec.docid_method(), 0)?.epoch(0)?;
         let mean = |len: fn(&Example) -> usize| {
@@ -387,6 +431,7 @@ impl Experiment {
         if let Some(docids) = &spec.docids
             && let set = self.docids(docids.options.method)
             && let Some((centroids, dims)) = set.docids.centroids()
+            && !set.is_learned_by(spec.start.as_ref())?
         {
             let first = self.tokenizer.vocab_size();
             model = model.with_token_vectors(first, centroids, dims, spec.seed);
@@ -394,8 +439,13 @@ impl Experiment {
         let pairs = self.pairs(spec.fraction)?;
         let validation = self.validation_pairs()?;
         let (task, seed) = (spec.objective.task, spec.seed);
-        let (model, summary) = match (&spec.representation, &spec.masking) {
-            (None, Some(masking)) => {
+        let groups = |pairs: &[(u64, Pair)], split: &str, seed, known| {
+            let grouping = spec.grouping().expect("the task learns from groups");
+            self.groups(pairs, split, &grouping, seed, known)
+        };
+        let (train_split, validation_split) = (&config.data.train, &config.data.validation);
+        let (model, summary) = match (&spec.representation, &spec.masking, &spec.prefixes) {
+            (None, Some(masking), _) => {
                 let blocks = self.blocks(masking)?;
                 let objective = Masked {
                     blocks: &blocks.train,
@@ -406,27 +456,34 @@ impl Experiment {
                 };
                 self.run(spec, &objective, replicas, &folder, model, progress)?
             }
-            (None, None) => {
-                let method = spec.docid_method();
-                let validation = self.validation_source(&validation, task, method)?;
-                let validation = validation.epoch(0)?;
-                let (counts, cost) = (spec.model.counts(), spec.training_cost());
-                let objective = Generation {
-                    source: &*self.source(&pairs, task, method, seed)?,
-                    validation: &validation,
-                    flops: &|prompt, target| counts.train(prompt, target, cost),
+            (None, None, Some(prefixes)) => {
+                let validation = groups(&validation, validation_split, config.seed, true)?;
+                let objective = Prefixes {
+                    source: &groups(&pairs, train_split, seed, false)?,
+                    validation: &validation.epoch(0)?,
+                    options: &spec.objective.prefixes,
+                    lengths: &prefixes.lengths,
+                    teacher_scale: prefixes.contrast.teacher_scale,
+                    flops: &|prompt, id| spec.generation_flops(prompt, id),
                 };
                 self.run(spec, &objective, replicas, &folder, model, progress)?
             }
-            (Some(representation), _) => {
-                model.check_both_ways(&representation.encoder)?;
-                let groups = |pairs: &[(u64, Pair)], split: &str, seed, known| {
-                    self.groups(pairs, split, representation, task, seed, known)
+            (None, None, None) => {
+                let method = spec.docid_method();
+                let validation = self.validation_source(&validation, task, method)?;
+                let validation = validation.epoch(0)?;
+                let objective = Generation {
+                    source: &*self.source(&pairs, task, method, seed)?,
+                    validation: &validation,
+                    flops: &|prompt, target| spec.generation_flops(prompt, target),
                 };
-                let split = &config.data.validation;
-                let validation = groups(&validation, split, config.seed, true)?;
+                self.run(spec, &objective, replicas, &folder, model, progress)?
+            }
+            (Some(representation), _, _) => {
+                model.check_both_ways(&representation.encoder)?;
+                let validation = groups(&validation, validation_split, config.seed, true)?;
                 let objective = Contrastive {
-                    source: &groups(&pairs, &config.data.train, seed, false)?,
+                    source: &groups(&pairs, train_split, seed, false)?,
                     validation: &validation.epoch(0)?,
                     encoder: &representation.encoder,
                     options: &representation.contrast,
@@ -484,7 +541,8 @@ impl Experiment {
     }
 
     /// The cases of the contrastive generation loss, the same for every model of the experiment: with other spans for
-    /// models of docids, whose spans are identifiers, and the same queries, passages and negatives.
+    /// models of docids, whose spans are identifiers, and the same queries, passages and negatives. A model of several
+    /// views is measured on spans of texts if it has learned those.
     pub fn contrastive_cases(
         &self,
         spec: &ModelSpec,
@@ -504,7 +562,9 @@ impl Experiment {
             template: self.template(),
         };
         let corpus = &self.dataset.corpus;
-        if let Some(docids) = &spec.docids {
+        if let Some(docids) = &spec.docids
+            && spec.objective.learned().body == 0.0
+        {
             let ids = &self.docids(docids.options.method).ids;
             let find = |doc: &str| corpus.find(doc);
             return docid_cases(ids, &find, &self.tokenizer, &queries, qrels, &options);
@@ -520,26 +580,40 @@ impl Experiment {
     }
 }
 
-/// The index of all n-grams of the passages' bodies, built below `out` if it is not there.
+/// Hashes of the files that negatives and, where one is distilled, a teacher's scores come from.
+fn contrast_files(
+    contrast: &ContrastOptions,
+    distilled: bool,
+) -> Result<Vec<u64>, ExperimentError> {
+    let teacher = contrast.teacher_file().filter(|_| distilled);
+    let files = [contrast.negatives_file(), teacher].into_iter().flatten();
+    let hash = |path: &Path| {
+        let bytes = fs::read(path).map_err(io_error(path))?;
+        Ok(xxhash_rust::xxh3::xxh3_64(&bytes))
+    };
+    files.map(hash).collect()
+}
+
+/// The index of all n-grams of the passages, built at `path` if it is not there.
 fn ngram_index(
-    out: &Path,
+    path: &Path,
     tokenizer: &Tokenizer,
     corpus: &Corpus,
     passages: &[PassageTokens],
     told: &mut dyn FnMut(&str),
 ) -> Result<NgramIndex, ExperimentError> {
-    let path = out.join("index.genret");
     if !path.exists() {
         told("building the n-gram index");
-        let hint = out.join("tokenizer.json").display().to_string();
+        let hint = path.with_file_name("tokenizer.json").display().to_string();
         let (vocab, fingerprint) = (tokenizer.vocab_size(), tokenizer.fingerprint());
         let mut builder = IndexBuilder::new(vocab, fingerprint, &hint, IndexOptions::default())?;
         for (passage, tokens) in corpus.passages().iter().zip(passages) {
-            builder.push(passage.id.as_str(), &tokens.title, &tokens.body)?;
+            let (id, queries) = (passage.id.as_str(), &tokens.queries);
+            builder.push_with_queries(id, &tokens.title, &tokens.body, queries)?;
         }
-        builder.write(&path)?;
+        builder.write(path)?;
     }
-    let index = NgramIndex::open(&path)?;
+    let index = NgramIndex::open(path)?;
     index.check_tokenizer(tokenizer.fingerprint())?;
     Ok(index)
 }

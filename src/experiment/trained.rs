@@ -6,8 +6,9 @@ use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
 use super::docids::DocidSpec;
+use super::groups::{Grouping, Reads};
 use super::{ExperimentError, VERSION, read_json, write_json};
-use crate::config::{self, ObjectiveOptions, RetrieverKind};
+use crate::config::{self, ObjectiveOptions, RetrieverKind, Task};
 use crate::data::masking::MaskingOptions;
 use crate::docid::Method;
 use crate::model::{
@@ -45,6 +46,18 @@ pub struct Representation {
     pub files: Vec<u64>,
 }
 
+/// Which passages a model learns to rank by prefixes of their identifiers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PrefixRanking {
+    /// Codes of the prefixes.
+    pub lengths: Vec<usize>,
+    /// Negatives and teacher; the rest is of representations and default.
+    pub contrast: ContrastOptions,
+    /// Hashes of the files that they come from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<u64>,
+}
+
 /// Everything that makes a trained model; its hash is the model's id.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelSpec {
@@ -77,12 +90,18 @@ pub struct ModelSpec {
     /// The identifiers it writes, where those are learned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub docids: Option<DocidSpec>,
+    /// Fingerprint of the pseudo-queries, where those are learned from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pseudo_queries: Option<u64>,
     /// What is masked, where masked tokens are learned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub masking: Option<MaskingOptions>,
     /// Its representations, of a sparse or dense model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub representation: Option<Representation>,
+    /// What it ranks, where identifiers are ranked by their prefixes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefixes: Option<PrefixRanking>,
     /// How it is trained.
     pub train: TrainOptions,
     /// Seed of weights, order and spans.
@@ -141,6 +160,16 @@ impl Start {
         Ok((start, ModelConfig::load(&folder.join("config.json"))?))
     }
 
+    /// The identifiers that the checkpoint has learned to write, if any.
+    pub(super) fn docids(&self) -> Result<Option<DocidSpec>, ExperimentError> {
+        let folder = hub::folder(&self.checkpoint)?;
+        if !TrainedModel::is_in(&folder) {
+            return Ok(None);
+        }
+        let record: ModelRecord = read_json(&folder.join(RECORD))?;
+        Ok(record.spec.docids)
+    }
+
     fn open(&self, device: &Device) -> Result<Model, ExperimentError> {
         let folder = hub::folder(&self.checkpoint)?;
         if checkpoint::fingerprint(&folder)? != self.fingerprint {
@@ -191,7 +220,9 @@ impl ModelSpec {
     pub fn variant(&self) -> String {
         match &self.representation {
             Some(r) => format!("{} {}", r.retriever.name(), self.objective_name()),
-            None if self.docids.is_some() => self.objective_name(),
+            None if self.objective.task == Task::Views || self.docids.is_some() => {
+                self.objective_name()
+            }
             None => String::new(),
         }
     }
@@ -202,6 +233,23 @@ impl ModelSpec {
         match &self.docids {
             Some(docids) => format!("{task}-{}", docids.options.method.name()),
             None => task.into(),
+        }
+    }
+
+    /// What its training groups hold, of a model that learns from groups.
+    pub(super) fn grouping(&self) -> Option<Grouping<'_>> {
+        match (&self.representation, &self.prefixes) {
+            (Some(representation), _) => Some(Grouping {
+                contrast: &representation.contrast,
+                distilled: self.objective.task != Task::Cl,
+                reads: Reads::Texts(&representation.encoder),
+            }),
+            (None, Some(prefixes)) => Some(Grouping {
+                contrast: &prefixes.contrast,
+                distilled: true,
+                reads: Reads::Docids(self.docid_method()),
+            }),
+            (None, None) => None,
         }
     }
 
@@ -244,6 +292,12 @@ impl ModelSpec {
         representation.expect("asked of sparse and dense models alone")
     }
 
+    /// FLOPs of training once to write a target of so many tokens after a prompt.
+    pub(super) fn generation_flops(&self, prompt: usize, target: usize) -> f64 {
+        let counts = self.model.counts();
+        counts.train(prompt, target, self.training_cost())
+    }
+
     /// FLOPs of training once on a block of so many tokens, of which some are masked.
     pub(super) fn block_flops(&self, tokens: usize, masked: usize) -> f64 {
         let counts = self.model.counts();
@@ -268,7 +322,11 @@ impl ModelSpec {
 
     /// The model before its first step, on `device`.
     pub(super) fn begin(&self, device: &Device) -> Result<Model, ExperimentError> {
+        let words_first = (self.representation.as_ref()).is_some_and(|made| {
+            made.encoder.pooling == Pooling::Sparse && made.contrast.words_first
+        });
         let model = match &self.start {
+            None if words_first => self.model.init(self.seed, device).with_words_first(),
             None => self.model.init(self.seed, device),
             Some(start) => start
                 .open(device)?

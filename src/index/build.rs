@@ -53,13 +53,14 @@ pub struct IndexBuilder {
     tokenizer_hint: String,
     options: IndexOptions,
     texts: Texts,
+    num_tokens: usize,
     ids: IdList,
 }
 
-/// The texts of body and title.
+/// The texts of the fields, as [`Field::ALL`].
 enum Texts {
-    Narrow([Text<u16>; 2]),
-    Wide([Text<u32>; 2]),
+    Narrow([Text<u16>; 3]),
+    Wide([Text<u32>; 3]),
 }
 
 #[derive(Default)]
@@ -121,6 +122,7 @@ impl IndexBuilder {
             tokenizer_hint: tokenizer_hint.into(),
             options,
             texts,
+            num_tokens: 0,
             ids: IdList::default(),
         })
     }
@@ -132,12 +134,7 @@ impl IndexBuilder {
 
     /// Tokens of all fields so far.
     pub fn num_tokens(&self) -> usize {
-        let symbols = match &self.texts {
-            Texts::Narrow([body, title]) => body.symbols.len() + title.symbols.len(),
-            Texts::Wide([body, title]) => body.symbols.len() + title.symbols.len(),
-        };
-        // One separator per passage and field.
-        symbols - 2 * self.num_passages()
+        self.num_tokens
     }
 
     /// The external ids so far, in order.
@@ -160,6 +157,20 @@ impl IndexBuilder {
         title: &[TokenId],
         body: &[TokenId],
     ) -> Result<(), IndexError> {
+        self.push_with_queries(id, title, body, &[])
+    }
+
+    /// As [`push`](Self::push), with queries that the passage might answer; empty ones are left out.
+    ///
+    /// # Errors
+    /// As of [`push`](Self::push).
+    pub fn push_with_queries(
+        &mut self,
+        id: &str,
+        title: &[TokenId],
+        body: &[TokenId],
+        queries: &[Vec<TokenId>],
+    ) -> Result<(), IndexError> {
         let index = self.num_passages();
         if body.is_empty() {
             return Err(IndexError::EmptyPassage {
@@ -170,6 +181,7 @@ impl IndexBuilder {
         if let Some(token) = body
             .iter()
             .chain(title)
+            .chain(queries.iter().flatten())
             .find(|t| t.index() >= self.vocab_size)
         {
             return Err(IndexError::TokenOutOfRange {
@@ -180,9 +192,14 @@ impl IndexBuilder {
             });
         }
         match &mut self.texts {
-            Texts::Narrow(texts) => push_passage(texts, title, body)?,
-            Texts::Wide(texts) => push_passage(texts, title, body)?,
+            Texts::Narrow(texts) => push_passage(texts, title, body, queries)?,
+            Texts::Wide(texts) => push_passage(texts, title, body, queries)?,
         }
+        self.num_tokens += [title, body]
+            .into_iter()
+            .chain(queries.iter().map(Vec::as_slice))
+            .map(<[TokenId]>::len)
+            .sum::<usize>();
         self.ids.push(id);
         Ok(())
     }
@@ -275,33 +292,55 @@ impl IndexBuilder {
 }
 
 fn push_passage<T: Symbol>(
-    [bodies, titles]: &mut [Text<T>; 2],
+    fields: &mut [Text<T>; 3],
     title: &[TokenId],
     body: &[TokenId],
+    queries: &[Vec<TokenId>],
 ) -> Result<(), IndexError> {
-    let longest = (bodies.symbols.len() + body.len()).max(titles.symbols.len() + title.len());
-    if longest as u64 >= MAX_TOKENS {
+    let queries: Vec<&[TokenId]> = queries
+        .iter()
+        .map(Vec::as_slice)
+        .filter(|query| !query.is_empty())
+        .collect();
+    let passage: [&[&[TokenId]]; 3] = [&[body], &[title], &queries];
+    let longer = |(field, texts): (&Text<T>, &&[&[TokenId]])| {
+        let added: usize = texts.iter().map(|text| text.len() + 1).sum();
+        field.symbols.len() + added.max(1)
+    };
+    let longest = fields.iter().zip(&passage).map(longer).max();
+    if longest.is_some_and(|longest| longest as u64 > MAX_TOKENS) {
         return Err(IndexError::TooLarge {
             what: "tokens",
             limit: MAX_TOKENS,
         });
     }
-    for (text, tokens) in [(bodies, body), (titles, title)] {
-        text.starts.push(text.symbols.len() as u32);
-        text.symbols
-            .extend(tokens.iter().map(|token| T::new(token.0)));
-        text.symbols.push(T::SEPARATOR);
+    for (field, texts) in fields.iter_mut().zip(passage) {
+        field.starts.push(field.symbols.len() as u32);
+        for (number, text) in texts.iter().enumerate() {
+            if number > 0 {
+                field.symbols.push(T::SEPARATOR);
+            }
+            field
+                .symbols
+                .extend(text.iter().map(|token| T::new(token.0)));
+        }
+        field.symbols.push(T::SEPARATOR);
     }
     Ok(())
 }
 
 fn build_fields<T: Symbol>(
-    [body, title]: [Text<T>; 2],
+    texts: [Text<T>; 3],
     vocab_size: usize,
     options: &IndexOptions,
     sorted: &(dyn Fn(usize) + Sync),
-) -> [FieldParts<T>; 2] {
-    [(Field::Body, body), (Field::Title, title)].map(|(field, mut text)| {
+) -> Vec<FieldParts<T>> {
+    // Without pseudo-queries each passage has a separator there, and the file has no such field.
+    let present = |(field, text): &(Field, Text<T>)| {
+        *field != Field::Queries || text.symbols.len() > text.starts.len()
+    };
+    let fields = Field::ALL.into_iter().zip(texts).filter(present);
+    let parts = fields.map(|(field, mut text)| {
         text.starts.push(text.symbols.len() as u32);
         text.symbols.extend([T::SEPARATOR; END_SEPARATORS]);
         text.symbols.shrink_to_fit();
@@ -320,7 +359,8 @@ fn build_fields<T: Symbol>(
             blocks,
             tables,
         }
-    })
+    });
+    parts.collect()
 }
 
 /// The passage at every 64th position.
@@ -339,7 +379,7 @@ fn blocks(starts: &[u32]) -> Vec<u32> {
 }
 
 fn sections<'a, T: Symbol>(
-    fields: &'a [FieldParts<T>; 2],
+    fields: &'a [FieldParts<T>],
     globals: [Section<'a>; 3],
 ) -> Vec<Section<'a>> {
     let of_field = |parts: &'a FieldParts<T>| {

@@ -13,10 +13,11 @@
 //!     44      4  least count of an n-gram with a stored list of continuations
 //!     48      4  passages
 //!
-//! field of a section: 0 none, 1 body, 2 title
+//! field of a section: 0 none, 1 body, 2 title, 3 pseudo-queries; an index without any has no section of field 3
 //!
 //! kind  section, per field                                            items
-//!    1  text: a separator after each passage, eight more at the end   u16 or u32
+//!    1  text: a separator after each passage and between two of its   u16 or u32
+//!       pseudo-queries, eight more at the end
 //!    2  suffixes: positions in the text, by the tokens there          u32 per token
 //!    3  starts: where each passage starts in the text, and where the  u32, passages + 1
 //!       last one's separator ends
@@ -176,6 +177,12 @@ impl IndexFile {
         }
     }
 
+    /// Whether there are sections of `field`.
+    pub(super) fn has_field(&self, field: Field) -> bool {
+        let number = field_number(Some(field));
+        self.file.parts().any(|(_, found, _)| found == number)
+    }
+
     /// A section as items of `T`.
     pub(super) fn section<T: Plain>(
         &self,
@@ -197,7 +204,7 @@ impl IndexFile {
     pub(super) fn parts(&self) -> impl Iterator<Item = (&'static str, Option<Field>, usize)> {
         self.file.parts().map(|(kind, number, bytes)| {
             let name = PARTS.get(usize::from(kind).wrapping_sub(1));
-            let field = [Field::Body, Field::Title]
+            let field = Field::ALL
                 .into_iter()
                 .find(|&field| field_number(Some(field)) == number);
             (name.copied().unwrap_or("unknown"), field, bytes)
@@ -235,5 +242,6 @@ fn field_number(field: Option<Field>) -> u16 {
         None => 0,
         Some(Field::Body) => 1,
         Some(Field::Title) => 2,
+        Some(Field::Queries) => 3,
     }
 }

@@ -282,7 +282,7 @@ fn keep_rows(rows: &[u32], inside: &[u64]) -> (Vec<u32>, KeptRows) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::index::tests::{builder, compare, naive, passages, temporary};
+    use crate::index::tests::{builder, compare, naive, passages, queries_of, temporary};
     use crate::index::{Field, LiveWriter, NgramIndex};
     use crate::rng::stream;
     use crate::types::TokenId;
@@ -351,7 +351,7 @@ mod tests {
                     let subset = draw(seed, corpus.len(), share);
                     let filtered = index.restricted_to(&subset);
                     let expected = emptied(&corpus, &subset);
-                    for field in [Field::Body, Field::Title] {
+                    for field in Field::ALL {
                         let naive = naive(&expected, field, vocab, max);
                         compare(&filtered.with_field(field), &naive, seed, 4);
                     }
@@ -387,8 +387,9 @@ mod tests {
             let passages = passages(part, 600, 9, 9, 0);
             let mut builder = writer.builder().unwrap();
             for (title, body) in &passages {
+                let (id, queries) = (format!("p{}", corpus.len()), queries_of(body));
                 builder
-                    .push(&format!("p{}", corpus.len()), title, body)
+                    .push_with_queries(&id, title, body, &queries)
                     .unwrap();
                 corpus.push((title.clone(), body.clone()));
             }
@@ -403,7 +404,7 @@ mod tests {
             subset.intersect(&index.passages().collect());
             assert!(filtered.passages().eq(subset.iter()));
             let expected = emptied(&corpus, &subset);
-            for field in [Field::Body, Field::Title] {
+            for field in Field::ALL {
                 compare(
                     &filtered.with_field(field),
                     &naive(&expected, field, 9, 12),

@@ -1,7 +1,7 @@
 //! Which n-grams occur in the corpus, how often, where, and what follows them.
 //!
 //! [`SubstringIndex`] is what decoding and ranking see: integers only, no tensors, no text. An n-gram
-//! is any token sequence inside one field of one passage; it never crosses into another. [`NgramIndex`]
+//! is any token sequence inside one field of one passage (one query, of pseudo-queries); it never crosses into another. [`NgramIndex`]
 //! answers from a sorted list of all corpus positions (a suffix array) with tables for the frequent
 //! prefixes, so that a step of beam search costs microseconds; it is built by [`IndexBuilder`] and
 //! lives in one memory-mapped file.
@@ -28,6 +28,7 @@ pub use rows::State;
 pub use trie::{Trie, TrieBuilder, TrieError, TrieFile, TrieState};
 
 use std::ops::Range;
+use std::slice;
 
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +36,9 @@ use crate::types::{PassageIdx, TokenId};
 
 /// Text positions between two entries of the table from position to passage.
 const BLOCK_TOKENS: usize = 64;
+
+/// What stands between the texts of a field in [`SubstringIndex::passage_tokens`]; no token, and never given out as one.
+pub const SEPARATOR: TokenId = TokenId(u32::MAX);
 
 /// A part of a passage that n-grams are taken from. N-grams never cross from one to another.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -44,6 +48,22 @@ pub enum Field {
     Body,
     /// The title of the passage, possibly empty.
     Title,
+    /// Queries that the passage might answer, possibly none; n-grams do not cross from one to the next either.
+    Queries,
+}
+
+impl Field {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 3] = [Self::Body, Self::Title, Self::Queries];
+
+    /// The name, as the command line has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Body => "body",
+            Self::Title => "title",
+            Self::Queries => "queries",
+        }
+    }
 }
 
 /// One place where an n-gram occurs.
@@ -51,7 +71,7 @@ pub enum Field {
 pub struct Occurrence {
     /// The passage.
     pub passage: PassageIdx,
-    /// Offset of the first token in the field, in tokens.
+    /// Offset of the first token in [`SubstringIndex::passage_tokens`].
     pub position: u32,
     /// The field of the passage.
     pub field: Field,
@@ -77,7 +97,7 @@ pub trait SubstringIndex: Send + Sync {
     /// The longest n-gram that has a state, in tokens; longer ones count as absent.
     fn max_ngram_tokens(&self) -> usize;
 
-    /// The tokens of the indexed field of `passage`; `out` is replaced.
+    /// The tokens of the indexed field of `passage`, with [`SEPARATOR`] between its texts; `out` is replaced.
     fn passage_tokens(&self, passage: PassageIdx, out: &mut Vec<TokenId>);
 
     /// The state of the empty n-gram, which occurs at every token.
@@ -137,6 +157,8 @@ enum StoredRow<'i, S> {
     Own(Range<usize>, usize),
     /// Tokens, and how their states are made.
     Made(Range<usize>, S, MakeState<S>),
+    /// One continuation with its count and state.
+    Single(TokenId, u32, S),
     Shared(SharedRow<'i, S>),
 }
 
@@ -228,6 +250,12 @@ impl<'i, S: Copy> Continuations<'i, S> {
                     child: *child,
                 },
             },
+            StoredRow::Single(token, count, state) => ContinuationRow {
+                tokens: slice::from_ref(token),
+                start: 0,
+                ends: slice::from_ref(count),
+                states: RowStates::Listed(slice::from_ref(state)),
+            },
             StoredRow::Shared(row) => ContinuationRow {
                 tokens: row.tokens,
                 start: row.start,
@@ -308,6 +336,12 @@ impl<'i, S: Copy> Continuations<'i, S> {
         self.rows.push(row);
         self.row_start = self.tokens.len();
         self.row_states = self.states.len();
+    }
+
+    /// Adds a whole row of one continuation.
+    #[inline]
+    pub fn push_single_row(&mut self, token: TokenId, count: u32, state: S) {
+        self.rows.push(StoredRow::Single(token, count, state));
     }
 
     /// Adds a whole row that lies in the index.

@@ -24,8 +24,8 @@ use crate::types::{PassageIdx, TokenId};
 #[derive(Clone)]
 pub struct NgramIndex {
     corpus: Arc<CorpusData>,
-    /// Body and title.
-    fields: [Arc<FieldData>; 2],
+    /// As [`Field::ALL`].
+    fields: [Arc<FieldData>; 3],
     field: Field,
     /// The passages that exist; all where there is none.
     subset: Option<Arc<PassageSet>>,
@@ -58,7 +58,7 @@ pub struct IndexStats {
     pub tokenizer: String,
     /// Where the tokenizer was when the index was built.
     pub tokenizer_hint: String,
-    /// Body and title.
+    /// Body, title, and pseudo-queries if there are any.
     pub fields: Vec<FieldStats>,
     /// What the bytes of the file are.
     pub parts: Vec<PartStats>,
@@ -109,8 +109,12 @@ impl NgramIndex {
 
     fn from_file(path: &Path, file: IndexFile) -> Result<Self, IndexError> {
         let header = file.header;
-        let body = Arc::new(FieldData::open(path, &file, Field::Body)?);
-        let title = Arc::new(FieldData::open(path, &file, Field::Title)?);
+        let body = FieldData::open(path, &file, Field::Body)?;
+        let title = FieldData::open(path, &file, Field::Title)?;
+        let queries = match file.has_field(Field::Queries) {
+            true => FieldData::open(path, &file, Field::Queries)?,
+            false => FieldData::empty(header),
+        };
         let hint: View<u8> = file.section(path, Kind::TokenizerHint, None)?;
         let corpus = CorpusData {
             path: path.into(),
@@ -129,7 +133,7 @@ impl NgramIndex {
         }
         Ok(Self {
             corpus: Arc::new(corpus),
-            fields: [body, title],
+            fields: [body, title, queries].map(Arc::new),
             field: Field::Body,
             subset: None,
         })
@@ -143,7 +147,7 @@ impl NgramIndex {
         }
     }
 
-    /// The same index for the n-grams of the passages in `subset`, of both fields.
+    /// The same index for the n-grams of the passages in `subset`, of all fields.
     ///
     /// As if the other passages had no tokens: they count nowhere, nothing that only they say can be
     /// generated, and they occur nowhere; ordinals stay. O(n) once, then as fast as the whole index;
@@ -164,10 +168,7 @@ impl NgramIndex {
     }
 
     fn data(&self) -> &FieldData {
-        match self.field {
-            Field::Body => &self.fields[0],
-            Field::Title => &self.fields[1],
-        }
+        &self.fields[self.field as usize]
     }
 
     /// The field whose n-grams this index answers for.
@@ -227,7 +228,9 @@ impl NgramIndex {
         let header = &self.data().header;
         let tokens: usize = self.fields.iter().map(|f| f.suffixes.len()).sum();
         let file_bytes = self.corpus.file.len();
-        let fields = [Field::Body, Field::Title].into_iter().zip(&self.fields);
+        let fields = Field::ALL.into_iter().zip(&self.fields);
+        let fields =
+            fields.filter(|(field, data)| *field != Field::Queries || !data.suffixes.is_empty());
         IndexStats {
             num_passages: self.num_passages(),
             vocab_size: self.vocab_size(),

@@ -8,7 +8,7 @@ use super::error::IndexError;
 use super::file::{Header, IndexFile, Kind};
 use super::nodes::{NodeTables, child_node, run_end};
 use super::suffix::Symbol;
-use super::{BLOCK_TOKENS, Continuations, Field, Occurrence, SharedRow};
+use super::{BLOCK_TOKENS, Continuations, Field, Occurrence, SEPARATOR, SharedRow};
 use crate::section_file::{View, prefetch};
 use crate::types::{PassageIdx, TokenId};
 
@@ -127,6 +127,22 @@ impl FieldData {
             ));
         }
         Ok(data.unchecked_lists())
+    }
+
+    /// A field that no passage has.
+    pub(super) fn empty(header: Header) -> Self {
+        let mut tables = NodeTables::default();
+        tables.start_node(0);
+        tables.finish(0);
+        let text = Text::Narrow(vec![].into());
+        Self::new(
+            header,
+            text,
+            vec![].into(),
+            vec![0].into(),
+            vec![].into(),
+            tables,
+        )
     }
 
     /// A field of these parts, which fit each other.
@@ -418,18 +434,20 @@ impl FieldData {
     }
 
     pub(super) fn copy_tokens<T: Symbol>(&self, symbols: Option<&[T]>, out: &mut Vec<TokenId>) {
-        out.extend(
-            symbols
-                .unwrap_or_default()
-                .iter()
-                .map(|symbol| TokenId(symbol.value())),
-        );
+        let symbols = symbols.unwrap_or_default().iter();
+        out.extend(symbols.map(|symbol| TokenId(symbol.value())));
         if out
             .iter()
             .max()
             .is_some_and(|token| token.0 >= self.header.vocab_size)
         {
-            out.retain(|token| token.0 < self.header.vocab_size); // The file is damaged.
+            out.retain_mut(|token| {
+                if token.0 == T::SEPARATOR.value() {
+                    *token = SEPARATOR;
+                }
+                // Others are damage.
+                *token == SEPARATOR || token.0 < self.header.vocab_size
+            });
         }
     }
 

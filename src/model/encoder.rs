@@ -150,6 +150,14 @@ impl EncoderOptions {
         }
     }
 
+    /// The same with `passage_tokens`, if given: what is searched may be read further than in training.
+    pub fn with_passage_tokens(&self, passage_tokens: Option<usize>) -> Self {
+        Self {
+            passage_tokens: passage_tokens.unwrap_or(self.passage_tokens),
+            ..self.clone()
+        }
+    }
+
     /// Tokens of a text in this role, at most.
     pub fn tokens(&self, role: Role) -> usize {
         match role {

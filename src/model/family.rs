@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData, activation};
+use genret_kernels as kernels;
 use serde::{Deserialize, Serialize};
 
 use super::checkpoint;
-use super::layers::{Initializer, Linear, with_directions};
+use super::layers::{Initializer, Linear, id_tensor, with_directions};
 use super::{
     Family, Footprint, Llama, LlamaConfig, LlamaState, ModelError, NextTokenModel, PromptTarget,
     T5, T5Config, T5State,
@@ -292,6 +293,30 @@ impl Model {
         match self {
             Self::Llama(model) => model.loss_sum(hidden_nd, targets),
             Self::T5(model) => model.loss_sum(hidden_nd, targets),
+        }
+    }
+
+    /// The logit of each of `targets` given hidden states `[n, d_model]`, one target a row: `[n]`. No other logit is computed.
+    pub fn target_logits(&self, hidden_nd: Tensor<2>, targets: &[TokenId]) -> Tensor<1> {
+        let (hidden_nd, weight_vd) = self.head(hidden_nd);
+        let weight_nd = kernels::embedding(weight_vd, id_tensor(targets, &self.device()));
+        (hidden_nd * weight_nd).sum_dim(1).flatten(0, 1)
+    }
+
+    /// The log-probability of each of `targets` given hidden states `[n, d_model]`, one target a row: `[n]`. All logits are
+    /// held: `4 n vocab` bytes, three times with their gradient.
+    pub fn target_log_probs(&self, hidden_nd: Tensor<2>, targets: &[TokenId]) -> Tensor<1> {
+        let (hidden_nd, weight_vd) = self.head(hidden_nd);
+        let log_probs_nv = activation::log_softmax(kernels::linear(hidden_nd, weight_vd), 1);
+        let targets = id_tensor(targets, &self.device()).unsqueeze_dim(1);
+        log_probs_nv.gather(1, targets).flatten(0, 1)
+    }
+
+    /// Input and weight of the output projection.
+    fn head(&self, hidden_nd: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
+        match self {
+            Self::Llama(model) => (hidden_nd, model.head_weight()),
+            Self::T5(model) => model.head(hidden_nd),
         }
     }
 }

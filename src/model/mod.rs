@@ -20,6 +20,7 @@ mod options;
 pub mod parameters;
 pub mod recompute;
 mod t5;
+mod words;
 
 pub use device::{check_math_library, keep_kernels_in, open_device, open_devices};
 pub use encoder::{EncoderOptions, Pooling, Role, T5Part, Vectors, encode_all};

@@ -66,6 +66,11 @@ impl<'a, M: NextTokenModel> DocidRetriever<'a, M> {
         }
     }
 
+    /// What may be written.
+    pub fn trie(&self) -> &Trie {
+        self.trie
+    }
+
     /// Queries that are given to [`answer`](Self::answer) at a time where results are to come now and then.
     pub fn window(&self) -> usize {
         4 * self.decode.queries_per_batch()

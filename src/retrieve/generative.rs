@@ -61,7 +61,7 @@ impl<M: NextTokenModel, I: SubstringIndex> Generative<'_, M, I> {
                 .map(|ngrams| ranker.rank(ngrams, k))
                 .collect();
             for (&i, ranked) in batch.iter().zip(ranked) {
-                answers[i] = answer(ranked, lengths[i]);
+                answers[i] = answer(ranked, self.view, lengths[i]);
             }
         }
         Ok(answers)
@@ -136,7 +136,9 @@ impl<M: NextTokenModel, I: SubstringIndex> Generative<'_, M, I> {
     }
 }
 
-fn answer(ranked: Vec<RankedPassage>, prompt_tokens: usize) -> Answer {
+fn answer(mut ranked: Vec<RankedPassage>, view: View, prompt_tokens: usize) -> Answer {
+    let evidence = ranked.iter_mut().flat_map(|r| &mut r.evidence.ngrams);
+    evidence.for_each(|ngram| ngram.view = view);
     let hit = |r: &RankedPassage| Hit {
         passage: r.passage,
         score: Score::new(r.score as f32).expect("credits are sums of finite weights"),

@@ -68,7 +68,9 @@ impl<'a> Measuring<'a> {
                     }
                     stopped.is_ok()
                 };
-                let made = experiment.represent(trained, &representation.encoder, &mut progress)?;
+                let encoder = &(representation.encoder)
+                    .with_passage_tokens(experiment.config.evaluate.passage_tokens);
+                let made = experiment.represent(trained, encoder, &mut progress)?;
                 stopped?;
                 made
             }
@@ -205,8 +207,6 @@ impl<'a> Measuring<'a> {
         let config = &experiment.config;
         let counts = self.trained.model.config().counts();
         let longest = experiment.max_new_tokens(&self.plan.spec);
-        let titles = config.ranking.title_weight > 0.0 && self.plan.spec.docids.is_none();
-        let views = if titles { 2.0 } else { 1.0 };
         let mut answers = Answers::default();
         for split in &config.evaluate.splits {
             let queries: Vec<Query> = experiment.queries(split)?;
@@ -216,7 +216,10 @@ impl<'a> Measuring<'a> {
                 let found = experiment.answer(self.trained, options, batch)?;
                 answers.secs += started.elapsed().as_secs_f64();
                 for (of_query, prompt) in found {
-                    answers.flops += views * counts.decode(prompt / views as usize, longest, beam);
+                    let views = longest.iter();
+                    answers.flops += views
+                        .map(|&new| counts.decode(prompt / longest.len(), new, beam))
+                        .sum::<f64>();
                     hits.push(of_query);
                 }
                 told(Event::Decoded(beam, hits.len(), queries.len()))?;
@@ -265,7 +268,7 @@ impl<'a> Measuring<'a> {
     /// What the beam of `decode` loses against exhaustive search, if the configuration asks for it.
     fn search_error(&self, decode: &DecodeOptions) -> Result<Option<SearchError>, ExperimentError> {
         let config = &self.experiment.config;
-        let of_ngrams = self.represented.is_none() && self.plan.spec.docids.is_none();
+        let of_ngrams = self.plan.spec.objective.learned().body > 0.0;
         if !config.evaluate.search_error || !of_ngrams {
             return Ok(None);
         }

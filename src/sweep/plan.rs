@@ -82,7 +82,7 @@ pub fn plan(experiment: &Experiment) -> Result<Plan, ExperimentError> {
 /// The methods of identifiers that a task is learned with: all of the configuration, or any where none are written.
 fn methods(config: &Config, task: Task) -> Vec<Method> {
     match task {
-        Task::Docids => config.docid_methods(),
+        task if config.learned_by(task).docid > 0.0 => config.docid_methods(),
         _ => vec![config.docids.method],
     }
 }
@@ -103,14 +103,17 @@ fn model_plan(
     let (cells, measure_flops, memory) = match &spec.representation {
         None => {
             let (prompt, target) = experiment.typical_example(&spec)?;
-            let new = experiment.max_new_tokens(&spec);
+            let views = experiment.max_new_tokens(&spec);
             let cells = config.sweep.beams.iter().map(|&beam| CellPlan {
                 beam,
-                decode_flops: counts.decode(prompt, new, beam),
+                decode_flops: views
+                    .iter()
+                    .map(|&new| counts.decode(prompt, new, beam))
+                    .sum(),
             });
-            let spans = match &spec.docids {
-                Some(_) => evaluate.cgl_negatives + 1,
-                None => (evaluate.cgl_negatives + 1) * evaluate.cgl_spans,
+            let spans = match spec.objective.learned().body > 0.0 {
+                true => (evaluate.cgl_negatives + 1) * evaluate.cgl_spans,
+                false => evaluate.cgl_negatives + 1,
             };
             let measure = evaluate.cgl_queries as f64 * counts.decode(prompt, target, spans);
             let memory = memory(experiment, &spec, (prompt, target));

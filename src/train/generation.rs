@@ -59,16 +59,18 @@ impl Objective for Generation<'_> {
     fn gradients(&self, step: &Step<'_>, batch: &[&Example]) -> Result<Found, TrainError> {
         let targets: usize = batch.iter().map(|e| e.target.len()).sum();
         let scale = 1.0 / targets as f64;
-        Ok(step.summed(batch, |model, micro| {
-            let examples = prompts_and_targets(micro);
-            if step.options.gradient_checkpointing {
-                let (loss, found) = model.recomputed_gradients(&examples, scale)?;
-                let mut gradients = Gradients::default();
-                gradients.add_named(found);
-                return Ok((loss, gradients));
-            }
-            step.backward(model, scale, |model| loss_sum(model, &examples))
-        })?)
+        Ok(
+            step.summed(batch, step.options.micro_batch_size, |model, micro| {
+                let examples = prompts_and_targets(micro);
+                if step.options.gradient_checkpointing {
+                    let (loss, found) = model.recomputed_gradients(&examples, scale)?;
+                    let mut gradients = Gradients::default();
+                    gradients.add_named(found);
+                    return Ok((loss, gradients));
+                }
+                step.backward(model, scale, |model| loss_sum(model, &examples))
+            })?,
+        )
     }
 
     fn validation_loss(

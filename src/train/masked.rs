@@ -55,9 +55,11 @@ impl Objective for Masked<'_> {
     fn gradients(&self, step: &Step<'_>, batch: &[&MaskedBlock]) -> Result<Found, TrainError> {
         let targets: usize = batch.iter().map(|block| block.targets.len()).sum();
         let scale = 1.0 / targets as f64;
-        Ok(step.summed(batch, |model, micro| {
-            step.backward(model, scale, |model| loss_sum(model, micro))
-        })?)
+        Ok(
+            step.summed(batch, step.options.micro_batch_size, |model, micro| {
+                step.backward(model, scale, |model| loss_sum(model, micro))
+            })?,
+        )
     }
 
     fn validation_loss(

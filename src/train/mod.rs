@@ -2,7 +2,8 @@
 //!
 //! One step is: the items of a batch -> loss and gradient by the [`Objective`] -> clip -> AdamW -> one JSON
 //! row. An objective writes targets ([`Generation`], a sum over target tokens divided by their count, never
-//! a mean of means), restores masked tokens ([`Masked`], likewise) or makes representations ([`Contrastive`]). Everything random derives from (seed,
+//! a mean of means), restores masked tokens ([`Masked`], likewise), makes representations ([`Contrastive`]) or ranks
+//! identifiers by their prefixes ([`Prefixes`]). Everything random derives from (seed,
 //! epoch, item) or (seed, step), so the state of a run is its weights, its moments and its step number,
 //! and a run that was killed and resumed ends with the same bits as one that was not.
 
@@ -26,6 +27,7 @@ mod masked;
 mod objective;
 mod optimizer;
 mod options;
+mod prefixes;
 mod state;
 
 pub use contrastive::{ContrastOptions, Contrastive, Distillation, GroupSource, Loss, Regulariser};
@@ -35,6 +37,7 @@ pub use objective::{Found, ItemSize, Objective, Step};
 pub use options::{
     LearningRate, ParameterGroup, Precision, Schedule, TrainOptions, kaplan_learning_rate,
 };
+pub use prefixes::{CodeScore, PrefixOptions, Prefixes};
 
 use state::{Average, Counters, State};
 

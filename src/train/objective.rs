@@ -101,13 +101,14 @@ impl Step<'_> {
         Ok((value, gradients))
     }
 
-    /// Sums of the losses and gradients of the micro-batches of `batch`, on all devices.
+    /// Sums of the losses and gradients of the micro-batches of `batch`, of `at_once` items each, on all devices.
     pub(super) fn summed<I: Sync>(
         &self,
         batch: &[&I],
+        at_once: usize,
         gradients: impl Fn(&Model, &[&I]) -> Result<(Tensor<1>, Gradients), ModelError> + Sync,
     ) -> Result<Found, ModelError> {
-        let micros: Vec<&[&I]> = batch.chunks(self.options.micro_batch_size).collect();
+        let micros: Vec<&[&I]> = batch.chunks(at_once).collect();
         let home = self.model.device().inner();
         let shares = self.on_devices(|model, place, devices| {
             let (mut loss, mut sum) = (0.0, Gradients::default());

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::index::{Continuations, Field, Occurrence, SubstringIndex};
+use crate::index::{Continuations, Field, Occurrence, SEPARATOR, SubstringIndex};
 use crate::types::{PassageIdx, TokenId};
 
 /// All n-grams of one field, found by comparing at every position.
@@ -10,6 +10,7 @@ pub struct NaiveIndex {
     field: Field,
     vocab_size: usize,
     max_ngram_tokens: usize,
+    /// With [`SEPARATOR`] between the texts of a passage.
     passages: Vec<Vec<TokenId>>,
 }
 
@@ -50,7 +51,7 @@ impl NaiveIndex {
         let mut places = vec![];
         for (p, tokens) in self.passages.iter().enumerate() {
             for position in 0..tokens.len() {
-                if tokens[position..].starts_with(ngram) {
+                if tokens[position] != SEPARATOR && tokens[position..].starts_with(ngram) {
                     places.push((p, position));
                 }
             }
@@ -67,7 +68,8 @@ impl SubstringIndex for NaiveIndex {
     }
 
     fn num_tokens(&self) -> usize {
-        self.passages.iter().map(Vec::len).sum()
+        let tokens = self.passages.iter().flatten();
+        tokens.filter(|token| **token != SEPARATOR).count()
     }
 
     fn num_passages(&self) -> usize {
@@ -98,7 +100,7 @@ impl SubstringIndex for NaiveIndex {
     fn advance(&self, state: NaiveState, token: TokenId) -> Option<NaiveState> {
         let mut ngram = self.ngram(state).to_vec();
         ngram.push(token);
-        if ngram.len() > self.max_ngram_tokens {
+        if ngram.len() > self.max_ngram_tokens || token == SEPARATOR {
             return None;
         }
         let &(passage, position) = self.places(&ngram).first()?;

@@ -11,12 +11,14 @@ use crate::cli::shared::Shared;
 use crate::cli::table::say;
 use crate::config::Task;
 use crate::data;
+use crate::decode::Normalise;
 use crate::docid::Docids;
 use crate::experiment::OpenedModel;
 use crate::index::{IndexError, PassageSet, Trie};
 use crate::model;
 use crate::retrieve::docid::{DocidAnswer, DocidRetriever};
 use crate::tokenizer::Tokenizer;
+use crate::train::CodeScore;
 use crate::types::{DocId, Query, QueryId};
 
 /// The identifiers of `path` as tokens of `model`, which has learned them.
@@ -30,9 +32,9 @@ pub(in crate::cli) fn open(
 ) -> Result<(Docids, Trie)> {
     let docids = Docids::open(path)?;
     let learned = model.docids.as_ref();
-    let Some(learned) = learned.filter(|_| model.objective.task == Task::Docids) else {
+    let Some(learned) = learned.filter(|_| model.objective.learned().docid > 0.0) else {
         bail!(
-            "the model was not trained to write identifiers; train one with objective.task = \"docids\""
+            "the model was not trained to write identifiers; train one with objective.task = \"docids\", or \"views\" with objective.views.docid"
         );
     };
     if learned.identity != docids.notes().identity {
@@ -52,14 +54,15 @@ pub(super) fn run(path: &Path, args: &DecodeArgs, shared: &Shared) -> Result<()>
         ("--stream", args.stream),
         ("--oracle", args.oracle),
         ("--prefix", !args.prefix.is_empty()),
-        ("--titles", args.titles != 0.0),
-        ("--index", args.index.is_some()),
         ("--max-new-tokens", args.max_new_tokens.is_some()),
         ("--min-new-tokens", args.min_new_tokens != 1),
     ] {
         if given {
-            bail!("{flag} belongs to n-grams: leave it out with --docids");
+            bail!("{flag} belongs to n-grams: leave it out with --docids, or give --index as well");
         }
+    }
+    if args.views.is_some_and(|views| views.of_texts() > 0.0) {
+        bail!("--views names n-grams: give their --index as well");
     }
     let decode = options(args, 1)?;
     let device = model::open_device(&shared.device)?;
@@ -74,6 +77,12 @@ pub(super) fn run(path: &Path, args: &DecodeArgs, shared: &Shared) -> Result<()>
     let model = OpenedModel::open(&args.model, &device)?;
     let tokenizer = model.tokenizer()?;
     let (docids, mut trie) = open(path, &model, &tokenizer)?;
+    let objective = &model.objective;
+    let by_logits =
+        objective.task == Task::Prefixes && objective.prefixes.score == CodeScore::Logits;
+    if by_logits && decode.normalise != Normalise::None {
+        eprintln!("note: the model learned to rank by logits; --normalise none does");
+    }
     if let Some(ids) = &args.filter {
         trie = trie.restricted_to(&listed(ids, &docids)?);
     }

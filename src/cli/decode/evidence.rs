@@ -16,7 +16,7 @@ pub(super) fn hits(
 ) -> Vec<Value> {
     let ngram = |ngram: &NgramEvidence| {
         json!({
-            "field": ngram.field,
+            "view": ngram.view,
             "text": tokenizer.decode(&ngram.tokens),
             "tokens": ngram.tokens,
             "positions": ngram.positions,

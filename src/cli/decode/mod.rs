@@ -4,22 +4,25 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
+use hashbrown::HashMap;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::shared::Shared;
 use super::table::say;
-use crate::config::Task;
+use crate::config::{Task, hash};
 use crate::data;
-use crate::data::example::View;
+use crate::data::example::{View, ViewWeights};
 use crate::decode::{BatchSize, DecodeOptions, Normalise, SampleOptions};
 use crate::experiment::OpenedModel;
-use crate::index::{Field, LiveIndex, PassageSet};
+use crate::index::{LiveIndex, PassageSet, SubstringIndex, Trie};
 use crate::machine;
 use crate::model::{self, Model};
+use crate::retrieve::docid::DocidRetriever;
 use crate::retrieve::generative::{Answer, Generative};
-use crate::retrieve::multi_view::MultiView;
+use crate::retrieve::multi_view::{DocidView, MultiView};
 use crate::retrieve::ranking::RankingOptions;
 use crate::tokenizer::Tokenizer;
-use crate::types::{DocId, Query, QueryId};
+use crate::types::{DocId, PassageIdx, Query, QueryId};
 
 pub(super) mod docids;
 mod evidence;
@@ -41,7 +44,7 @@ pub struct DecodeArgs {
     /// An index written by `genret index build`: a file, or the folder of a live index.
     #[arg(long)]
     index: Option<PathBuf>,
-    /// The identifiers that the model has learned, in place of an index: a file written by `genret docid build`.
+    /// The identifiers that the model has learned, in place of an index or beside it: a file written by `genret docid build`.
     #[arg(long, value_name = "FILE")]
     docids: Option<PathBuf>,
     /// The queries: BEIR queries.jsonl or `id<TAB>text` lines.
@@ -77,9 +80,11 @@ pub struct DecodeArgs {
     /// A text of the corpus that every n-gram begins with; may be repeated.
     #[arg(long, value_name = "TEXT")]
     prefix: Vec<String>,
-    /// Also generate n-grams of titles and add so many times their score; the model must have learned titles.
-    #[arg(long, value_name = "WEIGHT", default_value_t = 0.0)]
-    titles: f64,
+    /// What is generated of a passage, each by a prompt of its own, and how much it counts in the sum of scores:
+    /// body, title, queries, docid, such as body,title=0.5; the model must have learned them [default: body; with --docids
+    /// docid too].
+    #[arg(long, value_name = "LIST")]
+    views: Option<ViewWeights>,
     /// Only these passages: a file with one passage id a line.
     #[arg(long, value_name = "FILE")]
     filter: Option<PathBuf>,
@@ -104,7 +109,7 @@ pub struct DecodeArgs {
     /// Print the comparison of --oracle as JSON.
     #[arg(long, requires = "oracle")]
     json: bool,
-    /// Name of the system in the run file [default: genret-ngram, or genret-docid].
+    /// Name of the system in the run file [default: genret-ngram, genret-docid, or genret-views with both].
     #[arg(long)]
     tag: Option<String>,
     /// With --task queries: the passages, a BEIR folder or MS MARCO table.
@@ -141,6 +146,8 @@ enum NormaliseName {
     Full,
     /// The tokens that the index allows.
     Allowed,
+    /// None: logits are summed. Of models that learned to rank identifiers so.
+    None,
 }
 
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
@@ -154,11 +161,42 @@ enum Method {
 impl DecodeArgs {
     /// Name of the system in the run file.
     fn tag(&self) -> &str {
-        let usual = match self.docids {
-            Some(_) => "genret-docid",
-            None => "genret-ngram",
+        let usual = match (&self.docids, &self.index) {
+            (Some(_), Some(_)) => "genret-views",
+            (Some(_), None) => "genret-docid",
+            (None, _) => "genret-ngram",
         };
         self.tag.as_deref().unwrap_or(usual)
+    }
+
+    /// How much each view counts.
+    fn ranked_views(&self) -> ViewWeights {
+        self.views.unwrap_or_else(|| ViewWeights {
+            docid: f64::from(u8::from(self.docids.is_some())),
+            ..ViewWeights::default()
+        })
+    }
+
+    /// Fails unless the model has learned all `views` and what they are written of is given.
+    fn check_views(&self, views: ViewWeights, model: &OpenedModel) -> Result<()> {
+        let learned = model.objective.learned();
+        if let Some((view, _)) = views.iter().find(|(view, _)| learned.of(*view) == 0.0) {
+            let learned: Vec<&str> = learned.iter().map(|(view, _)| view.name()).collect();
+            bail!(
+                "{}: the model has not learned view {}, but {}: name what it has learned with --views, or train one with \
+                 objective.task = \"views\"",
+                self.model.display(),
+                view.name(),
+                learned.join(", ")
+            );
+        }
+        if (views.docid > 0.0) != self.docids.is_some() {
+            bail!("--views docid and --docids FILE go together: give both or neither");
+        }
+        if self.oracle && views != ViewWeights::default() {
+            bail!("--oracle compares n-grams of texts: leave out --views and --docids");
+        }
+        Ok(())
     }
 }
 
@@ -167,13 +205,28 @@ struct Session {
     model: OpenedModel,
     tokenizer: Tokenizer,
     index: LiveIndex,
-    /// The same passages by the n-grams of their titles, if those are generated too.
-    titles: Option<LiveIndex>,
+    /// The same index by the fields whose n-grams are generated.
+    fields: Vec<(View, LiveIndex)>,
+    docids: Option<SessionDocids>,
     options: DecodeOptions,
     ranking: RankingOptions,
 }
 
+/// Identifiers beside an index.
+struct SessionDocids {
+    /// Of the passages that the index has.
+    trie: Trie,
+    /// Per passage of the trie that of the index.
+    passages: Vec<Option<PassageIdx>>,
+    fingerprint: u64,
+}
+
 pub(super) fn run(args: &DecodeArgs, shared: &Shared) -> Result<()> {
+    if args.normalise == NormaliseName::None && args.docids.is_none() {
+        bail!(
+            "--normalise none sums logits of identifiers, with --docids; n-grams are weighed by their probabilities"
+        );
+    }
     if args.task == TaskName::Queries {
         return queries::run(args, shared);
     }
@@ -183,7 +236,7 @@ pub(super) fn run(args: &DecodeArgs, shared: &Shared) -> Result<()> {
     if args.k == 0 {
         bail!("--k 0: ask for at least one passage");
     }
-    if let Some(path) = &args.docids {
+    if let (Some(path), None) = (&args.docids, &args.index) {
         return docids::run(path, args, shared);
     }
     let reads = [args.queries.is_some(), args.text.is_some(), args.stream];
@@ -235,6 +288,7 @@ fn options(args: &DecodeArgs, max_new_tokens: usize) -> Result<DecodeOptions> {
         normalise: match args.normalise {
             NormaliseName::Full => Normalise::Full,
             NormaliseName::Allowed => Normalise::Allowed,
+            NormaliseName::None => Normalise::None,
         },
         groups: args.groups,
         diversity_penalty: args.diversity_penalty,
@@ -263,34 +317,54 @@ impl Session {
             index = index.restricted_to(&PassageSet::read(path, &index)?);
         }
         let model = OpenedModel::open(&args.model, &device)?;
-        match model.objective.task {
-            Task::Docids => bail!(
-                "{}: the model was trained to write identifiers; use it with --docids in place of --index",
-                args.model.display()
-            ),
-            Task::Queries => bail!(
-                "{}: the model was trained to write queries; use it with --task queries",
-                args.model.display()
-            ),
-            _ => {}
-        }
-        let tokenizer = model.tokenizer()?;
-        index.check_tokenizer(tokenizer.fingerprint())?;
-        if args.titles > 0.0 && !model.objective.titles {
+        if model.objective.task == Task::Queries {
             bail!(
-                "{}: the model has not learned titles; train one with objective.titles = true, or leave out --titles",
+                "{}: the model was trained to write queries; use it with --task queries",
                 args.model.display()
             );
         }
+        if model.objective.learned().of_texts() == 0.0 && args.docids.is_none() {
+            bail!(
+                "{}: the model was trained to write identifiers; use it with --docids in place of --index",
+                args.model.display()
+            );
+        }
+        let tokenizer = model.tokenizer()?;
+        index.check_tokenizer(tokenizer.fingerprint())?;
         let ranking = RankingOptions {
-            title_weight: args.titles,
+            views: args.ranked_views(),
             ..RankingOptions::default()
         };
         ranking.validate()?;
+        let views = ranking.views;
+        args.check_views(views, &model)?;
+        let fields = views
+            .fields()
+            .map(|(view, field, _)| (view, index.with_field(field)));
+        let fields: Vec<(View, LiveIndex)> = fields.collect();
+        if let Some((view, _)) = fields.iter().find(|(_, field)| field.num_tokens() == 0) {
+            let (path, name) = (
+                args.index.as_ref().context("--index is missing")?,
+                view.name(),
+            );
+            bail!(
+                "{}: nothing is indexed of view {name}{}",
+                path.display(),
+                match view {
+                    View::Queries => ": build the index with --pseudo-queries",
+                    _ => "; leave it out of --views",
+                }
+            );
+        }
+        let docids = match &args.docids {
+            Some(path) => Some(SessionDocids::open(path, &model, &tokenizer, &index)?),
+            None => None,
+        };
         Ok(Self {
             model,
             tokenizer,
-            titles: (args.titles > 0.0).then(|| index.with_field(Field::Title)),
+            fields,
+            docids,
             index,
             options,
             ranking,
@@ -309,9 +383,70 @@ impl Session {
         }
     }
 
-    /// As [`retriever`](Self::retriever), with titles beside it if they are generated.
+    /// All views together.
     fn views(&self) -> MultiView<'_, Model, LiveIndex> {
-        MultiView::new(self.retriever(), self.titles.as_ref())
+        let weights = self.ranking.views;
+        let fields = self.fields.iter().map(|(view, index)| {
+            let generative = Generative {
+                index,
+                view: *view,
+                ..self.retriever()
+            };
+            (generative, weights.of(*view))
+        });
+        let docids = self.docids.as_ref().map(|docids| DocidView {
+            retriever: DocidRetriever::new(
+                &self.model.model,
+                &docids.trie,
+                &self.tokenizer,
+                &self.model.objective.template,
+                &self.options,
+            ),
+            weight: weights.docid,
+            passages: Some(&docids.passages),
+            ranking: &self.ranking,
+        });
+        MultiView::new(fields.collect(), docids)
+    }
+
+    /// Hash of all that is searched, and how much each view counts.
+    fn searched(&self) -> u64 {
+        let docids = self.docids.as_ref().map(|docids| docids.fingerprint);
+        let all = hash(&(self.index.fingerprint(), docids, self.ranking.views));
+        xxh3_64(all.as_bytes())
+    }
+}
+
+impl SessionDocids {
+    /// The identifiers of `path` whose passages `index` has.
+    fn open(
+        path: &Path,
+        model: &OpenedModel,
+        tokenizer: &Tokenizer,
+        index: &LiveIndex,
+    ) -> Result<Self> {
+        let (docids, trie) = docids::open(path, model, tokenizer)?;
+        let known: HashMap<&str, PassageIdx> =
+            index.passages().map(|p| (index.doc_id(p), p)).collect();
+        let passages: Vec<Option<PassageIdx>> = (docids.file().doc_ids())
+            .map(|id| known.get(id).copied())
+            .collect();
+        let both: PassageSet = (0..)
+            .map(PassageIdx)
+            .zip(&passages)
+            .filter_map(|(docid, passage)| passage.map(|_| docid))
+            .collect();
+        if both.is_empty() {
+            bail!(
+                "{}: identifiers of other passages than the index has; give those of the same corpus",
+                path.display()
+            );
+        }
+        Ok(Self {
+            trie: trie.restricted_to(&both),
+            passages,
+            fingerprint: docids.file().fingerprint(),
+        })
     }
 }
 
@@ -326,7 +461,7 @@ fn write_run(
     let (index, retriever) = (&session.index, session.views());
     let origin = run_file::Origin {
         model: &session.model.identity,
-        corpus: index.fingerprint() ^ session.ranking.title_weight.to_bits(),
+        corpus: session.searched(),
         options: &session.options,
         window: retriever.window(),
     };
@@ -374,9 +509,10 @@ fn answer_on_terminal(session: &Session, text: &str, k: usize) -> Result<()> {
         say!("{:>3}  {:<24} {:>9.2}", rank + 1, id, hit.score.get());
         for ngram in evidence.ngrams.iter().take(5) {
             say!(
-                "       {:>8.2}  in {:>4} places  {:?}",
+                "       {:>8.2}  in {:>4} places  {:<7}  {:?}",
                 ngram.credit,
                 ngram.count,
+                ngram.view.name(),
                 session.tokenizer.decode(&ngram.tokens).trim()
             );
         }

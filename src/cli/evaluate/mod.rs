@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -46,6 +47,10 @@ pub struct EvaluateArgs {
     /// too; rankings lie in its folder, in `suite`. May be repeated.
     #[arg(long, requires = "suite")]
     model: Vec<PathBuf>,
+    /// With --model: tokens of a passage that are read, at most [default: as many as in training]; the rankings then lie
+    /// in `suite-TOKENS`.
+    #[arg(long, requires = "model", value_name = "TOKENS")]
+    passage_tokens: Option<NonZeroUsize>,
     /// With --suite: split whose judgements count.
     #[arg(long, default_value = "test", requires = "suite")]
     split: String,

@@ -65,8 +65,11 @@ pub(super) fn run(
         systems.push(("bm25".into(), folder.clone()));
     }
     for model in &args.model {
-        let encoder = TextEncoder::open(model, shared)?;
-        let folder = model.join("suite");
+        let encoder = TextEncoder::open(model, args.passage_tokens, shared)?;
+        let folder = match args.passage_tokens {
+            None => model.join("suite"),
+            Some(tokens) => model.join(format!("suite-{tokens}")),
+        };
         let name = model.file_name().unwrap_or(model.as_os_str());
         let name = name.to_string_lossy().into_owned();
         let rank = &|corpus: &Corpus, queries: &[Query]| encoder.rank(corpus, queries, DEPTH);

@@ -13,8 +13,8 @@ use serde::Serialize;
 use super::progress::Progress;
 use super::shared::Shared;
 use super::table::say;
-use crate::data::Corpus;
 use crate::data::example::corpus_tokens;
+use crate::data::{Corpus, PseudoQueries};
 use crate::index::{
     Field, IndexBuilder, IndexError, IndexOptions, IndexStats, LiveIndex, LiveWriter, PassageSet,
 };
@@ -52,6 +52,10 @@ pub struct BuildArgs {
     /// The tokenizer.json of the models that will use the index, or the folder that holds it.
     #[arg(long)]
     tokenizer: PathBuf,
+    /// Queries of the passages as a third field beside text and title: a folder that `genret decode --task queries`
+    /// wrote for the corpus.
+    #[arg(long, value_name = "FOLDER")]
+    pseudo_queries: Option<PathBuf>,
     /// Index file to write; an old one is replaced when the new one is complete.
     #[arg(long)]
     out: PathBuf,
@@ -78,6 +82,9 @@ pub struct AddArgs {
     /// The tokenizer.json the index was built with, or the folder that holds it.
     #[arg(long)]
     tokenizer: PathBuf,
+    /// Queries of the new passages: a folder that `genret decode --task queries` wrote for their corpus.
+    #[arg(long, value_name = "FOLDER")]
+    pseudo_queries: Option<PathBuf>,
 }
 
 /// Flags of `genret index delete`.
@@ -140,6 +147,7 @@ pub struct VerifyArgs {
 enum FieldArg {
     Body,
     Title,
+    Queries,
 }
 
 /// Runs a verb of `genret index`.
@@ -175,7 +183,8 @@ fn build(args: &BuildArgs) -> Result<()> {
     let begun = Instant::now();
     // Everything that can fail for want of good input comes before a folder is made.
     let builder = IndexBuilder::new(vocab, fingerprint, &hint, options)?;
-    let builder = push_corpus(builder, &tokenizer, &args.corpus)?;
+    let queries = args.pseudo_queries.as_deref();
+    let builder = push_corpus(builder, &tokenizer, &args.corpus, queries)?;
     if args.live {
         let mut writer = LiveWriter::create(&args.out, vocab, fingerprint, &hint, options)?;
         sorting(builder, |builder, sorted| {
@@ -214,18 +223,26 @@ fn sorting(
     result
 }
 
-/// Tokenises a corpus into `builder`.
+/// Tokenises a corpus, and the pseudo-queries of a folder, into `builder`.
 fn push_corpus(
     mut builder: IndexBuilder,
     tokenizer: &Tokenizer,
     path: &Path,
+    pseudo_queries: Option<&Path>,
 ) -> Result<IndexBuilder> {
     let corpus = Corpus::load(path)?;
+    let pseudo_queries = pseudo_queries.map(|folder| PseudoQueries::load(folder, &corpus));
+    let pseudo_queries = pseudo_queries.transpose()?;
     let mut progress = Progress::new("tokenising", corpus.len() as u64);
     for chunk in corpus.passages().chunks(CHUNK_PASSAGES) {
-        for (passage, tokens) in chunk.iter().zip(corpus_tokens(tokenizer, chunk)?) {
+        let mut encoded = corpus_tokens(tokenizer, chunk)?;
+        if let Some(queries) = &pseudo_queries {
+            queries.encode_into(tokenizer, builder.num_passages(), &mut encoded)?;
+        }
+        for (passage, tokens) in chunk.iter().zip(encoded) {
+            let (id, queries) = (passage.id.as_str(), &tokens.queries);
             builder
-                .push(passage.id.as_str(), &tokens.title, &tokens.body)
+                .push_with_queries(id, &tokens.title, &tokens.body, queries)
                 .with_context(|| format!("corpus {}", path.display()))?;
         }
         progress.at(builder.num_passages() as u64, "passages");
@@ -238,7 +255,8 @@ fn add(args: &AddArgs) -> Result<()> {
     let tokenizer = Tokenizer::load(&args.tokenizer)?;
     let mut writer = LiveWriter::open(&args.index)?;
     writer.index()?.check_tokenizer(tokenizer.fingerprint())?;
-    let builder = push_corpus(writer.builder()?, &tokenizer, &args.corpus)?;
+    let queries = args.pseudo_queries.as_deref();
+    let builder = push_corpus(writer.builder()?, &tokenizer, &args.corpus, queries)?;
     sorting(builder, |builder, sorted| {
         writer.add_showing(builder, sorted)
     })?;
@@ -294,17 +312,14 @@ fn stats(args: &StatsArgs) -> Result<()> {
 fn print_segment(stats: &IndexStats) -> Result<()> {
     say!("  passages         {}", stats.num_passages);
     for field in &stats.fields {
-        let name = match field.field {
-            Field::Body => "body ",
-            Field::Title => "title",
-        };
+        let name = field.field.name();
         say!(
-            "  tokens in {name}  {} ({} distinct)",
+            "  tokens in {name:<7}{} ({} distinct)",
             field.num_tokens,
             field.distinct_tokens
         );
         say!(
-            "  lists of {name}   {} ({} entries)",
+            "  lists of {name:<8}{} ({} entries)",
             field.nodes,
             field.stored_continuations
         );
@@ -322,12 +337,8 @@ fn print_segment(stats: &IndexStats) -> Result<()> {
         say!("  bits per token   {bits:.2}");
     }
     for part in &stats.parts {
-        let field = match part.field {
-            Some(Field::Body) => "body",
-            Some(Field::Title) => "title",
-            None => "",
-        };
-        say!("    {:<17} {field:<5} {} bytes", part.name, part.bytes);
+        let field = part.field.map_or("", Field::name);
+        say!("    {:<17} {field:<7} {} bytes", part.name, part.bytes);
     }
     Ok(())
 }

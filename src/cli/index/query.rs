@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::{FieldArg, QueryArgs, print_json};
 use crate::cli::table::say;
-use crate::index::{Continuations, Field, LiveIndex, Occurrence, SubstringIndex};
+use crate::index::{Continuations, Field, LiveIndex, Occurrence, SEPARATOR, SubstringIndex};
 use crate::tokenizer::Tokenizer;
 use crate::types::TokenId;
 
@@ -30,7 +30,7 @@ struct Continuation {
 struct Place<'a> {
     passage: &'a str,
     position: u32,
-    /// The n-gram with the tokens around it.
+    /// The n-gram with the tokens around it, of its own pseudo-query alone.
     context: String,
 }
 
@@ -41,6 +41,7 @@ pub(super) fn run(args: &QueryArgs) -> Result<()> {
     let index = index.with_field(match args.field {
         FieldArg::Body => Field::Body,
         FieldArg::Title => Field::Title,
+        FieldArg::Queries => Field::Queries,
     });
     // The leading space is the one that indexing puts before every field.
     let tokens = match args.text.trim_start() {
@@ -107,11 +108,16 @@ fn answer<'a>(
         let start = (occurrence.position as usize)
             .saturating_sub(AROUND)
             .min(passage.len());
-        let end = (occurrence.position as usize + tokens.len() + AROUND).min(passage.len());
+        let at = (occurrence.position as usize).min(passage.len());
+        let end = (at + tokens.len() + AROUND).min(passage.len());
+        let (before, behind) = (&passage[start..at], &passage[at..end]);
+        let before = before.rsplit(|token| *token == SEPARATOR).next();
+        let behind = behind.split(|token| *token == SEPARATOR).next();
+        let context = [before, behind].map(Option::unwrap_or_default).concat();
         answer.passages.push(Place {
             passage: index.doc_id(occurrence.passage),
             position: occurrence.position,
-            context: tokenizer.decode(&passage[start..end]),
+            context: tokenizer.decode(&context),
         });
     }
     answer

@@ -11,9 +11,11 @@
 
 mod group;
 mod span;
+mod view;
 
 use std::ops::Range;
 
+use rand::seq::IndexedRandom;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -21,6 +23,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 pub use self::group::Group;
 pub use self::span::{SpanOptions, SpanSampler, SpanWeights};
+pub use self::view::{View, ViewWeights};
 use crate::rng;
 use crate::tokenizer::{Tokenizer, TokenizerError};
 use crate::types::{Passage, TokenId};
@@ -68,6 +71,8 @@ pub struct PassageTokens {
     pub body: Vec<TokenId>,
     /// Half-open byte range of the text per body token.
     pub body_offsets: Vec<(u32, u32)>,
+    /// Tokens of its pseudo-queries; none where they are not used.
+    pub queries: Vec<Vec<TokenId>>,
 }
 
 impl PassageTokens {
@@ -87,6 +92,14 @@ impl PassageTokens {
     }
 }
 
+/// The tokens of the text of a field, encoded after one space, as inside running text.
+///
+/// # Errors
+/// [`TokenizerError::Encode`].
+pub fn field_tokens(tokenizer: &Tokenizer, text: &str) -> Result<Vec<TokenId>, TokenizerError> {
+    tokenizer.encode(&format!(" {text}"))
+}
+
 /// The tokens of `passage`, each field encoded after one space, as inside running text.
 ///
 /// # Errors
@@ -98,12 +111,13 @@ pub fn passage_tokens(
     let title = if passage.title.is_empty() {
         Vec::new()
     } else {
-        tokenizer.encode(&format!(" {}", passage.title))?
+        field_tokens(tokenizer, &passage.title)?
     };
     let body = tokenizer.encode_with_offsets(&format!(" {}", passage.text))?;
     let unshift = |offset: u32| offset.saturating_sub(1);
     Ok(PassageTokens {
         title,
+        queries: vec![],
         body: body.tokens,
         body_offsets: body
             .offsets
@@ -113,7 +127,7 @@ pub fn passage_tokens(
     })
 }
 
-/// [`passage_tokens`] of every passage, on all threads, in order.
+/// [`passage_tokens`] of every passage, on all threads, in order; without pseudo-queries.
 ///
 /// # Errors
 /// [`TokenizerError::Encode`] of the first passage that fails.
@@ -127,18 +141,6 @@ pub fn corpus_tokens(
         .collect()
 }
 
-/// What a target is.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum View {
-    /// A span of the passage's text.
-    Ngram,
-    /// The passage's title.
-    Title,
-    /// The passage's identifier.
-    Docid,
-}
-
 /// Prompts by view. `{query}` stands for the query, `{passage}` for title and text of the passage whose query is
 /// to be written; the view is named, so that one model can serve several.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -150,6 +152,9 @@ pub struct Template {
     pub title: String,
     /// Prompt of a passage for which queries are written.
     pub query: String,
+    /// Prompt of [`View::Queries`].
+    #[serde(skip_serializing_if = "is_pseudo_query")]
+    pub pseudo_query: String,
     /// Prompt of [`View::Docid`].
     #[serde(skip_serializing_if = "is_docid")]
     pub docid: String,
@@ -164,10 +169,15 @@ pub struct Template {
     pub eos: bool,
 }
 
+const PSEUDO_QUERY: &str = "{query} => query:";
 const DOCID: &str = "{query} => docid:";
 const OWN_DOCID: &str = "{passage} => docid:";
 
 // What nobody changed is not written: records of before it was there stay as they are.
+fn is_pseudo_query(template: &str) -> bool {
+    template == PSEUDO_QUERY
+}
+
 fn is_docid(template: &str) -> bool {
     template == DOCID
 }
@@ -187,6 +197,7 @@ impl Default for Template {
             ngram: "{query} => span:".to_owned(),
             title: "{query} => title:".to_owned(),
             query: "{passage} => query:".to_owned(),
+            pseudo_query: PSEUDO_QUERY.to_owned(),
             docid: DOCID.to_owned(),
             own_docid: OWN_DOCID.to_owned(),
             passage_tokens: 128,
@@ -206,6 +217,7 @@ impl Template {
             ("ngram", &self.ngram, QUERY),
             ("title", &self.title, QUERY),
             ("query", &self.query, PASSAGE),
+            ("pseudo_query", &self.pseudo_query, QUERY),
             ("docid", &self.docid, QUERY),
             ("own_docid", &self.own_docid, PASSAGE),
         ] {
@@ -281,6 +293,7 @@ impl Template {
         let template = match view {
             View::Ngram => &self.ngram,
             View::Title => &self.title,
+            View::Queries => &self.pseudo_query,
             View::Docid => &self.docid,
         };
         let text = tokenizer.encode(&template.replacen(QUERY, query, 1))?;
@@ -395,6 +408,29 @@ impl<'a> ExampleMaker<'a> {
         Ok(Some(Example {
             prompt,
             target: tokens.title.clone(),
+        }))
+    }
+
+    /// The example that has a pseudo-query of the passage of a pair written, drawn by (`seed`, `epoch`, `pair`); `None`
+    /// where it has none.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Encode`].
+    pub fn pseudo_query(
+        &self,
+        query: &str,
+        tokens: &PassageTokens,
+        seed: u64,
+        epoch: u64,
+        pair: u64,
+    ) -> Result<Option<Example>, ExampleError> {
+        let mut rng = rng::stream(seed, "pseudo-query", &[epoch, pair]);
+        let Some(target) = tokens.queries.choose(&mut rng) else {
+            return Ok(None);
+        };
+        Ok(Some(Example {
+            prompt: (self.template).prompt(self.tokenizer, View::Queries, query)?,
+            target: target.clone(),
         }))
     }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use rand::RngExt;
 
 use crate::index::tests::naive_index::NaiveIndex;
-use crate::index::tests::{Passages, compare, passages, temporary};
+use crate::index::tests::{Passages, compare, passages, queries_of, temporary, tokens_of};
 use crate::index::{
     Continuations, Field, IndexBuilder, IndexError, IndexOptions, LiveIndex, LiveWriter,
     PassageSet, SubstringIndex,
@@ -36,7 +36,8 @@ fn create(folder: &Path) -> LiveWriter {
 fn add(writer: &mut LiveWriter, passages: &Passages, first: usize) -> Result<(), IndexError> {
     let mut builder: IndexBuilder = writer.builder()?;
     for (i, (title, body)) in passages.iter().enumerate() {
-        builder.push(&format!("p{}", first + i), title, body)?;
+        let (id, queries) = (format!("p{}", first + i), queries_of(body));
+        builder.push_with_queries(&id, title, body, &queries)?;
     }
     writer.add(builder)
 }
@@ -58,14 +59,10 @@ fn check(index: &LiveIndex, live: &Numbered, seed: u64) {
         .map(|(number, _)| format!("p{number}"))
         .collect();
     assert_eq!(ids, expected);
-    for field in [Field::Body, Field::Title] {
+    for field in Field::ALL {
         let mut tokens = vec![vec![]; index.num_passages()];
-        for (p, (_, (title, body))) in index.passages().zip(live) {
-            tokens[p.index()] = if field == Field::Body {
-                body.clone()
-            } else {
-                title.clone()
-            };
+        for (p, (_, passage)) in index.passages().zip(live) {
+            tokens[p.index()] = tokens_of(passage, field);
         }
         let naive = NaiveIndex::new(field, VOCAB, OPTIONS.max_ngram_tokens, tokens);
         compare(&index.with_field(field), &naive, seed, 6);

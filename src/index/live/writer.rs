@@ -9,9 +9,10 @@ use hashbrown::HashSet;
 use super::manifest::{FORMAT, MANIFEST, Manifest, SegmentEntry};
 use super::{LiveIndex, MAX_SEGMENTS};
 use crate::index::{
-    Field, IndexBuilder, IndexError, IndexOptions, NgramIndex, PassageSet, SubstringIndex,
+    Field, IndexBuilder, IndexError, IndexOptions, NgramIndex, PassageSet, SEPARATOR,
+    SubstringIndex,
 };
-use crate::types::PassageIdx;
+use crate::types::{PassageIdx, TokenId};
 
 /// Name of the file that is locked.
 const LOCK: &str = "lock";
@@ -264,18 +265,22 @@ impl LiveWriter {
     }
 }
 
-/// Adds passages of `from`, both fields, to `to`.
+/// Adds passages of `from`, all fields, to `to`.
 fn copy_passages(
     from: &NgramIndex,
     passages: impl Iterator<Item = u32>,
     to: &mut IndexBuilder,
 ) -> Result<(), IndexError> {
-    let (bodies, titles) = (from.with_field(Field::Body), from.with_field(Field::Title));
-    let (mut body, mut title) = (vec![], vec![]);
+    let fields = Field::ALL.map(|field| from.with_field(field));
     for passage in passages.map(PassageIdx) {
-        bodies.passage_tokens(passage, &mut body);
-        titles.passage_tokens(passage, &mut title);
-        to.push(from.doc_id(passage), &title, &body)?;
+        let [body, title, queries] = fields.each_ref().map(|field| {
+            let mut tokens = vec![];
+            field.passage_tokens(passage, &mut tokens);
+            tokens
+        });
+        let queries = queries.split(|token| *token == SEPARATOR);
+        let queries: Vec<_> = queries.map(<[TokenId]>::to_vec).collect();
+        to.push_with_queries(from.doc_id(passage), &title, &body, &queries)?;
     }
     Ok(())
 }

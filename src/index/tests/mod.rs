@@ -14,8 +14,8 @@ use rand::RngExt;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
-    Continuations, Field, IndexBuilder, IndexError, IndexOptions, NgramIndex, Occurrence, State,
-    SubstringIndex,
+    Continuations, Field, IndexBuilder, IndexError, IndexOptions, NgramIndex, Occurrence,
+    SEPARATOR, State, SubstringIndex,
 };
 use crate::rng::stream;
 use crate::section_file::Bytes;
@@ -50,6 +50,28 @@ pub(in crate::index) fn passages(
     passages
 }
 
+/// Pseudo-queries of a passage: pieces of its body, backwards.
+pub(in crate::index) fn queries_of(body: &[TokenId]) -> Vec<Vec<TokenId>> {
+    let backwards: Vec<TokenId> = body.iter().rev().copied().collect();
+    let pieces = backwards.chunks(1 + body.len() % 7);
+    pieces
+        .take(body.len() % 4)
+        .map(<[TokenId]>::to_vec)
+        .collect()
+}
+
+/// The tokens of one field of a passage.
+pub(in crate::index) fn tokens_of(
+    (title, body): &(Vec<TokenId>, Vec<TokenId>),
+    field: Field,
+) -> Vec<TokenId> {
+    match field {
+        Field::Title => title.clone(),
+        Field::Body => body.clone(),
+        Field::Queries => queries_of(body).join(&SEPARATOR),
+    }
+}
+
 fn build(passages: &Passages, vocab: usize, max: usize, min_node: usize) -> NgramIndex {
     builder(passages, vocab, max, min_node)
         .into_index()
@@ -68,7 +90,11 @@ pub(in crate::index) fn builder(
     };
     let mut builder = IndexBuilder::new(vocab, 7, "tokenizer.json", options).unwrap();
     for (i, (title, body)) in passages.iter().enumerate() {
-        builder.push(&format!("d{i}"), title, body).unwrap();
+        let id = format!("d{i}");
+        let queries = queries_of(body);
+        builder
+            .push_with_queries(&id, title, body, &queries)
+            .unwrap();
     }
     builder
 }
@@ -79,10 +105,7 @@ pub(in crate::index) fn naive(
     vocab: usize,
     max: usize,
 ) -> NaiveIndex {
-    let tokens = passages.iter().map(|(title, body)| match field {
-        Field::Title => title.clone(),
-        Field::Body => body.clone(),
-    });
+    let tokens = passages.iter().map(|passage| tokens_of(passage, field));
     NaiveIndex::new(field, vocab, max, tokens.collect())
 }
 
@@ -166,7 +189,7 @@ fn equals_the_naive_index() {
                 let corpus = passages(seed, size, mean_len, alphabet, 0);
                 let vocab = alphabet as usize + 1;
                 let index = build(&corpus, vocab, max, min_node);
-                for field in [Field::Body, Field::Title] {
+                for field in Field::ALL {
                     let naive = naive(&corpus, field, vocab, max);
                     compare(&index.with_field(field), &naive, seed, 4);
                 }
@@ -282,6 +305,49 @@ fn masks_and_best_continuations_are_those_of_the_rows() {
 }
 
 #[test]
+fn pseudo_queries_are_texts_of_their_own() {
+    let ids =
+        |text: &str| -> Vec<TokenId> { text.bytes().map(|b| TokenId(u32::from(b))).collect() };
+    let mut builder = IndexBuilder::new(128, 0, "", IndexOptions::default()).unwrap();
+    let queries = [ids("abc"), vec![], ids("cab")];
+    builder
+        .push_with_queries("0", &ids("t"), &ids("xyz"), &queries)
+        .unwrap();
+    builder.push("1", &[], &ids("abcab")).unwrap();
+    builder
+        .push_with_queries("2", &[], &ids("x"), &queries[2..])
+        .unwrap();
+    assert_eq!(builder.num_tokens(), 1 + 3 + 3 + 3 + 5 + 1 + 3);
+    let index = builder.into_index().unwrap().with_field(Field::Queries);
+    let count = |text: &str| index.ngram_count(&ids(text));
+    assert_eq!((index.num_tokens(), count("")), (9, 9));
+    assert_eq!((count("ab"), count("abc"), count("ca")), (3, 1, 2));
+    // Neither from one query to the next, nor to another passage, title or body.
+    assert_eq!(
+        [count("abcc"), count("cc"), count("abca"), count("bc")],
+        [0, 0, 0, 1]
+    );
+    assert_eq!([count("t"), count("x"), count("bcab")], [0; 3]);
+    let mut found = vec![];
+    index.occurrences(index.find(&ids("ab")).unwrap(), 9, &mut found);
+    let place = |o: &Occurrence| (o.passage.0, o.position, o.field);
+    let places: Vec<_> = found.iter().map(place).collect();
+    let field = Field::Queries;
+    assert_eq!(places, [(0, 0, field), (0, 5, field), (2, 1, field)]);
+    let mut tokens = vec![];
+    index.passage_tokens(PassageIdx(0), &mut tokens);
+    assert_eq!(tokens, [ids("abc"), ids("cab")].join(&SEPARATOR));
+    assert_eq!(index.stats().fields[2].num_tokens, 9);
+    let error = IndexBuilder::new(5, 0, "", IndexOptions::default())
+        .unwrap()
+        .push_with_queries("far", &[], &[TokenId(1)], &[vec![TokenId(5)]]);
+    assert!(matches!(
+        error,
+        Err(IndexError::TokenOutOfRange { token: 5, .. })
+    ));
+}
+
+#[test]
 fn wrong_input_is_refused() {
     let options = IndexOptions::default();
     let mut builder = IndexBuilder::new(10, 0, "", options).unwrap();
@@ -394,8 +460,15 @@ fn other_files_are_refused_with_the_reason() {
 fn the_format_is_that_of_version_one() {
     // If this fails, old files are read wrongly: raise the version, or undo the change.
     let path = temporary("format.idx");
-    let corpus = passages(1, 300, 20, 9, 0);
-    builder(&corpus, 9, 8, 4).write(&path).unwrap();
+    let options = IndexOptions {
+        max_ngram_tokens: 8,
+        min_node_count: 4,
+    };
+    let mut builder = IndexBuilder::new(9, 7, "tokenizer.json", options).unwrap();
+    for (i, (title, body)) in passages(1, 300, 20, 9, 0).iter().enumerate() {
+        builder.push(&format!("d{i}"), title, body).unwrap();
+    }
+    builder.write(&path).unwrap();
     let image = fs::read(&path).unwrap();
     fs::remove_file(&path).unwrap();
     if cfg!(target_endian = "little") {
@@ -415,6 +488,9 @@ fn a_kept_file_of_version_one_opens() {
                 let naive = naive(&corpus, field, 9, 8);
                 compare(&index.with_field(field), &naive, 1, 20);
             }
+            let none = NaiveIndex::new(Field::Queries, 9, 8, vec![vec![]; corpus.len()]);
+            compare(&index.with_field(Field::Queries), &none, 1, 20);
+            assert_eq!(index.stats().fields.len(), 2);
         }
         Err(error) => {
             assert!(matches!(error, IndexError::ByteOrder { .. }), "{error}");
@@ -429,7 +505,7 @@ fn exercise(index: &NgramIndex, seed: u64) {
     let mut rng = stream(seed, "exercise", &[]);
     let mut occurrences = vec![];
     let mut tokens = vec![];
-    for field in [Field::Body, Field::Title] {
+    for field in Field::ALL {
         let index = index.with_field(field);
         let mut out = Continuations::default();
         let mut states = vec![index.root()];
@@ -455,7 +531,8 @@ fn exercise(index: &NgramIndex, seed: u64) {
         }
         for p in 0..12 {
             index.passage_tokens(PassageIdx(p), &mut tokens);
-            assert!(tokens.iter().all(|t| t.index() < index.vocab_size()));
+            let known = |t: &TokenId| *t == SEPARATOR || t.index() < index.vocab_size();
+            assert!(tokens.iter().all(known));
             let _ = index.doc_id(PassageIdx(p));
         }
         let _ = index.stats();

@@ -252,8 +252,9 @@ impl Trie {
             prefetch(&self.slot_is_node, state.slot as usize / 64);
             prefetch(&self.nodes_before, state.slot as usize / 64);
         } else if self.starts.is_empty() {
-            let at = state.first as usize * self.longest() + state.depth as usize;
-            prefetch(codes, at);
+            let at = |row: u32| row as usize * self.longest() + state.depth as usize;
+            prefetch(codes, at(state.first));
+            prefetch(codes, at(state.end.max(1) - 1));
         } else {
             prefetch(&self.starts, state.first as usize);
         }
@@ -296,6 +297,22 @@ impl Trie {
         }
         // Of equally long rows the codes stand in steps of that length.
         let (longest, depth) = (self.longest(), state.depth());
+        // They are sorted: where the first and the last agree, so do all between.
+        let code = |row: u32| codes.get((row as usize).checked_mul(longest)?.checked_add(depth)?);
+        if depth < longest
+            && rows.start < rows.end
+            && let Some(&first) = code(rows.start)
+            && code(rows.end - 1) == Some(&first)
+            && let Some(token) = self.shape.token(state.depth, first)
+        {
+            let next = TrieState {
+                first: rows.start,
+                end: rows.end,
+                slot: NO_LIST,
+                depth: state.depth + 1,
+            };
+            return out.push_single_row(TokenId(token), rows.len() as u32, next);
+        }
         let column = || -> Option<&[T]> {
             let last = rows.end.checked_sub(1)? as usize;
             let from = (rows.start as usize).checked_mul(longest)?;

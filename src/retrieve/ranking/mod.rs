@@ -26,7 +26,8 @@ use hashbrown::HashMap;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::index::{Field, Occurrence, SubstringIndex};
+use crate::data::example::{View, ViewWeights};
+use crate::index::{Occurrence, SubstringIndex};
 use crate::types::{PassageIdx, TokenId};
 use greedy::{Credits, Greedy, NgramTable, Place, PrefixTree};
 
@@ -34,6 +35,9 @@ use greedy::{Credits, Greedy, NgramTable, Place, PrefixTree};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RankingError {
+    /// The weights of the views make no sense.
+    #[error("ranking.views: {0}")]
+    Views(String),
     /// A number of [`RankingOptions`] makes no sense.
     #[error("ranking.{name} = {found} is out of range: expected {expected}")]
     Option {
@@ -64,13 +68,9 @@ pub struct RankingOptions {
     pub rescored_passages: usize,
     /// N-grams that occur more often are ignored; default 10,000,000.
     pub max_count: usize,
-    /// How much the n-grams of titles count beside those of texts; 0, the default, for none: they are not generated.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub title_weight: f64,
-}
-
-fn is_zero(weight: &f64) -> bool {
-    *weight == 0.0
+    /// Which views are generated, and how much the score of each counts; default texts alone.
+    #[serde(skip_serializing_if = "ViewWeights::is_default")]
+    pub views: ViewWeights,
 }
 
 impl Default for RankingOptions {
@@ -83,7 +83,7 @@ impl Default for RankingOptions {
             max_rare_count: 1500,
             rescored_passages: 1500,
             max_count: 10_000_000,
-            title_weight: 0.0,
+            views: ViewWeights::default(),
         }
     }
 }
@@ -96,12 +96,6 @@ impl RankingOptions {
     pub fn validate(&self) -> Result<(), RankingError> {
         let positive = f64::MIN_POSITIVE..=f64::MAX;
         let checks = [
-            (
-                "title_weight",
-                self.title_weight,
-                &(0.0..=f64::MAX),
-                "0 or more",
-            ),
             ("smoothing", self.smoothing, &positive, "a number above 0"),
             (
                 "weight_exponent",
@@ -122,6 +116,7 @@ impl RankingOptions {
                 "0 to 1",
             ),
         ];
+        self.views.check().map_err(RankingError::Views)?;
         match checks
             .into_iter()
             .find(|(_, found, range, _)| !range.contains(found))
@@ -197,15 +192,15 @@ pub struct Evidence {
 /// What one n-gram gave a passage.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct NgramEvidence {
-    /// Where it occurs.
-    pub field: Field,
+    /// Where it occurs; [`View::Docid`] of an identifier, which stands for an n-gram at position 0.
+    pub view: View,
     /// The n-gram.
     pub tokens: Vec<TokenId>,
     /// Where the passage took it: offsets of its first token, increasing.
     pub positions: Vec<u32>,
     /// The model's log-probability.
     pub log_prob: f64,
-    /// Occurrences in the corpus.
+    /// Occurrences in the corpus, or passages with the identifier.
     pub count: usize,
     /// w(n).
     pub weight: f64,
@@ -477,7 +472,7 @@ fn evidence<S>(weighted: &[Weighted<'_, S>], credits: Credits<'_>) -> Evidence {
     let ngrams = credits.list.iter().map(|credit| {
         let ngram = &weighted[credit.ngram as usize];
         NgramEvidence {
-            field: Field::Body,
+            view: View::Ngram,
             tokens: ngram.tokens.to_vec(),
             positions: credits.positions(credit).to_vec(),
             log_prob: ngram.log_prob,

@@ -44,6 +44,10 @@ pub struct ContrastOptions {
     pub lambda_passage: f64,
     /// Share of the optimiser steps in which the weights rise quadratically from 0.
     pub ramp: f64,
+    /// A sparse model of random weights begins by matching words ([`Model::with_words_first`]); nothing to others.
+    ///
+    /// [`Model::with_words_first`]: crate::model::Model::with_words_first
+    pub words_first: bool,
     /// More active terms than this in the mean passage, once the weights have risen, end the training.
     pub max_terms: usize,
 }
@@ -84,6 +88,7 @@ impl Default for ContrastOptions {
             lambda_query: 0.05,
             lambda_passage: 0.04,
             ramp: 1.0 / 3.0,
+            words_first: true,
             max_terms: 10_000,
         }
     }
