@@ -106,7 +106,7 @@ pub(crate) mod testing {
 
     /// A client of CubeCL's CPU runtime.
     pub(crate) fn client() -> Client {
-        cubecl::Device::from(cubecl::cpu::CpuDevice::default()).client()
+        cubecl::Device::from(cubecl::cpu::CpuDevice).client()
     }
 
     /// A buffer of these values.

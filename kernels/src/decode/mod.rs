@@ -76,7 +76,7 @@ enum Store {
     Host(HostStore),
     /// Buffers of a device, read by one kernel.
     #[cfg(feature = "cube")]
-    Device(device::DeviceStore),
+    Device(Box<device::DeviceStore>),
     /// Any device: tensors.
     Tensors(Vec<TensorLayer>),
 }
@@ -184,7 +184,7 @@ impl BeamCache {
         let store = match path {
             Path::Host => Store::Host(HostStore::new(&positions, shape.layers)),
             #[cfg(feature = "cube")]
-            Path::Device => Store::Device(device::DeviceStore::new(shape.layers)),
+            Path::Device => Store::Device(device::DeviceStore::new(shape.layers).into()),
             Path::Tensors => Store::Tensors(vec![TensorLayer::default(); shape.layers]),
         };
         Self {
