@@ -73,7 +73,7 @@ fn cross_entropy_of_chunks() {
 #[test]
 fn sparse_head() {
     for (texts, rows, width, vocab) in [
-        (vec![0..1], 1, 1, 1),
+        (vec![0..1, 1..1], 1, 1, 1),
         (vec![0..3, 3..3, 4..6], 7, 5, 63),
         (vec![1..20, 20..33, 40..65], 65, 24, 513),
     ] {
