@@ -484,7 +484,7 @@ impl Config {
             if plain != (prefixes.score == CodeScore::Logits) {
                 return Err("objective.prefixes.score = \"logits\" and decode.normalise = \"none\" go together: set both, or score = \"log-probs\" and another normalise".into());
             }
-        } else if plain && self.learned_by(self.objective.task).docid == 0.0 {
+        } else if plain && self.objective.task != Task::Docids {
             return Err("decode.normalise = \"none\" ranks identifiers by their logits; n-grams are weighed by their probabilities: set \"full\" or \"allowed\"".into());
         }
         Ok(())

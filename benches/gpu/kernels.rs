@@ -139,8 +139,10 @@ pub fn times(device: &Device) -> bool {
         );
         println!("    {:.1} TFLOP/s", flops / time / 1e12);
 
-        let texts: Vec<std::ops::Range<usize>> =
-            (0..rows / 128).map(|t| t * 128..t * 128 + 100).collect();
+        let text = rows.min(128);
+        let texts: Vec<std::ops::Range<usize>> = (0..rows / text)
+            .map(|t| t * text..t * text + text - text / 5)
+            .collect();
         let pooled = || {
             let hidden = Tensor::<2>::from_inner(hidden.clone()).require_grad();
             let weight = Tensor::<2>::from_inner(weight.clone()).require_grad();

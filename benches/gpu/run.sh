@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Checks and times genret on a device. Builds nothing; wants the program that pack.sh made beside it.
 #
-#   benches/gpu/run.sh LOGS [PART...]      PART: check train decode kernels memory (default: all, in this order)
+#   benches/gpu/run.sh LOGS [PART...]      PART: check train-small train-large decode kernels memory (default: all, in this order)
 #
 # LOGS is a folder for everything that is printed. A short table comes last. Each part ends within ten minutes.
 # Environment: DEVICE (cuda:0), PROGRAM (the packed program beside this script), PYTHON (python3, with PyTorch), and
@@ -11,7 +11,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 logs=${1:?usage: run.sh LOGS [PART...]}
 shift
 parts=("$@")
-[ ${#parts[@]} -gt 0 ] || parts=(check train decode kernels memory)
+[ ${#parts[@]} -gt 0 ] || parts=(check train-small train-large decode kernels memory)
 device=${DEVICE:-cuda:0}
 python=${PYTHON:-python3}
 mkdir -p "$logs"
@@ -41,12 +41,13 @@ fi
 if [ -n "${SMALL:-}" ]; then
   export VOCAB=512 SCALE=0.002
   size=s0.03m steps=20 hypotheses=2000 memory_steps=20 secs=2
-  trains=("s0.03m 2 16" "s0.1m 2 16")
+  export OMP_NUM_THREADS=1
+  small=("s0.03m 2 16") large=("s0.1m 2 16")
   decodes=("s0.03m 2 2 4" "s0.03m 5 2 4")
 else
-  size=s1m steps=200 hypotheses=100000 memory_steps=1000 secs=40
+  size=s1m steps=200 hypotheses=100000 memory_steps=1000 secs=20
   # size, batch, tokens
-  trains=("s10m 64 512" "s100m 32 512" "s350m 16 512" "s1b 8 512")
+  small=("s10m 64 512" "s100m 32 512") large=("s350m 16 512" "s1b 8 512")
   # size, beam, queries, tokens
   decodes=("s10m 10 32 10" "s10m 100 32 10" "s10m 300 16 10" "s1b 10 32 10" "s1b 100 16 10" "s1b 300 4 10")
 fi
@@ -62,7 +63,7 @@ note() {
   echo "== $name: $*" >&2
   timeout "$limit" "$@" > "$log" 2>&1
   local code=$?
-  grep -E '^(check|train|decode|valid|kernel|copy|memory|torch)' "$log" >> "$table"
+  grep -E '^(check|train|decode|kernel|memory|torch|training loss) |^(copy|valid):' "$log" >> "$table"
   [ $code = 0 ] || { failed=1; echo "FAILED ($code) $name: $(tail -n 1 "$log")" | tee -a "$table" >&2; }
 }
 
@@ -90,23 +91,27 @@ kind = "bpe"
 vocab = 1024
 [model]
 size = "$([ -n "${SMALL:-}" ] && echo s0.03m || echo s10m)"
+[objective.span]
+draws = 1
 [train]
 batch_size = 32
 learning_rate = 1e-3
-epochs = $(awk "BEGIN { print $steps * 32 / 2400 }")
+epochs = $(awk "BEGIN { print $steps * 32 / 1878 }")
 TOML
       rm -rf "$logs/small"
       note program 150 "$program" genret train --config "$logs/small.toml" --device "$device"
       ;;
-    train)
+    train-small | train-large)
+      trains=("${small[@]}")
+      [ "$part" = train-small ] || trains=("${large[@]}")
       for spec in "${trains[@]}"; do
         read -r model batch seq <<< "$spec"
         for precision in bf16 f32; do
-          note "train-$model-$precision" 120 "$program" train "$device" "$model" "$precision" "$secs" "$batch" "$seq"
+          note "train-$model-$precision" 100 "$program" train "$device" "$model" "$precision" "$secs" "$batch" "$seq"
         done
         if "$python" -c 'import torch' 2> /dev/null; then
           for mode in eager compile; do
-            note "torch-$model-$mode" 120 "$python" "$here/train_torch.py" \
+            note "torch-$model-$mode" 45 "$python" "$here/train_torch.py" \
               "$("$program" shape cpu "$model" "$seq")" "$device" "$mode" "$secs" "$batch" "$seq"
           done
         fi
@@ -115,7 +120,7 @@ TOML
     decode)
       for spec in "${decodes[@]}"; do
         read -r model beam queries new <<< "$spec"
-        note "decode-$model-$beam" 100 "$program" decode "$device" "$model" "$beam" "$queries" "$new"
+        note "decode-$model-$beam" 95 "$program" decode "$device" "$model" "$beam" "$queries" "$new"
       done
       ;;
     kernels) note kernels 400 "$program" kernels "$device" ;;

@@ -490,10 +490,10 @@ mod tests {
     #[test]
     fn texts_are_grouped_by_rows() {
         let texts = [
-            0..500,
-            500..1000,
-            1000..1030,
-            1030..4000,
+            0..CHUNK_ROWS / 2,
+            CHUNK_ROWS / 2..CHUNK_ROWS - 6,
+            CHUNK_ROWS - 6..CHUNK_ROWS + 24,
+            CHUNK_ROWS + 24..4000,
             4000..4000,
             4000..4001,
         ];

@@ -354,7 +354,7 @@ mod tests {
         let half = |n: usize| (n as f64 / 2.0).round() as usize;
         let with_queries = pairs
             .iter()
-            .filter(|(_, p)| p.passage.index() % 3 == 0)
+            .filter(|(_, p)| p.passage.index().is_multiple_of(3))
             .count();
         let titled = |p: usize| !experiment.passages[p].title.is_empty();
         let (titles, written_titles) = (

@@ -81,14 +81,9 @@ pub(crate) fn linear_cross_entropy(
     targets_n: Tensor<1, Int>,
     weights_n: Option<Tensor<1>>,
 ) -> Tensor<1> {
-    let tracked = hidden_nd.device().is_autodiff();
-    let weights_n = weights_n.map(|weights| if tracked { weights.inner() } else { weights });
-    let targets_n = if tracked {
-        targets_n.inner()
-    } else {
-        targets_n
-    };
-    if !tracked {
+    let weights_n = weights_n.map(plain);
+    let targets_n = plain_targets(targets_n);
+    if !hidden_nd.device().is_autodiff() {
         return Pass::run(hidden_nd, weight_vd, targets_n, weights_n, false).loss;
     }
     let pass = Pass::run(
@@ -102,7 +97,8 @@ pub(crate) fn linear_cross_entropy(
     let gradients = pass.gradients.expect("the pass was asked for gradients");
     for (x, gradient) in [hidden_nd, weight_vd].into_iter().zip(gradients) {
         let product = (single(x) * Tensor::from_inner(gradient)).sum();
-        loss = loss + product.clone() - product.detach();
+        // Exactly zero, with the gradient of the product.
+        loss = loss + (product.clone() - product.detach());
     }
     loss
 }
@@ -113,11 +109,31 @@ pub(crate) fn token_losses(
     weight_vd: Tensor<2>,
     targets_n: Tensor<1, Int>,
 ) -> Tensor<1> {
-    if !hidden_nd.device().is_autodiff() {
-        return Pass::run(hidden_nd, weight_vd, targets_n, None, false).losses;
+    let tracked = hidden_nd.device().is_autodiff();
+    let (hidden_nd, weight_vd) = (plain(hidden_nd), plain(weight_vd));
+    let pass = Pass::run(hidden_nd, weight_vd, plain_targets(targets_n), None, false);
+    if tracked {
+        return Tensor::from_inner(pass.losses);
     }
-    let inner = (hidden_nd.inner(), weight_vd.inner(), targets_n.inner());
-    Tensor::from_inner(Pass::run(inner.0, inner.1, inner.2, None, false).losses)
+    pass.losses
+}
+
+/// `x` without autodiff.
+fn plain<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    if x.device().is_autodiff() {
+        x.inner()
+    } else {
+        x
+    }
+}
+
+/// Targets as kernels read them.
+fn plain_targets(targets_n: Tensor<1, Int>) -> Tensor<1, Int> {
+    let targets_n = match targets_n.device().is_autodiff() {
+        true => targets_n.inner(),
+        false => targets_n,
+    };
+    targets_n.cast(IntDType::I32)
 }
 
 /// What one pass over the rows finds, without autodiff.
@@ -144,7 +160,6 @@ impl Pass {
             Some(weights) => weights.cast(FloatDType::F32),
             None => Tensor::ones([rows], (&device, DType::F32)),
         };
-        let targets_n = targets_n.cast(IntDType::I32);
         let weight_dv = weight_vd.clone().transpose();
         let chunk = (CHUNK_LOGITS / vocab.max(1)).max(MIN_ROWS);
         let mut loss = Tensor::zeros([1], (&device, DType::F32));

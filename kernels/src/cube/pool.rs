@@ -9,9 +9,6 @@ use cubecl::prelude::*;
 
 use super::Units;
 
-/// Of a text's rows the one with the largest logit, where there is none.
-pub const NOWHERE: u32 = 0;
-
 #[cube(launch_unchecked)]
 fn pool_kernel<F: Float>(
     logits: &[F],
@@ -226,6 +223,8 @@ mod tests {
     use super::*;
     use crate::cube::testing::{client, random, upload, values};
 
+    /// Of a text's rows the one with the largest logit, where there is none.
+    const NOWHERE: u32 = 0;
     const TEXTS: [u32; 8] = [0, 3, 3, 3, 4, 9, 9, 10];
     const ROWS: usize = 11;
 

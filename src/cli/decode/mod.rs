@@ -222,9 +222,9 @@ struct SessionDocids {
 }
 
 pub(super) fn run(args: &DecodeArgs, shared: &Shared) -> Result<()> {
-    if args.normalise == NormaliseName::None && args.docids.is_none() {
+    if args.normalise == NormaliseName::None && (args.docids.is_none() || args.index.is_some()) {
         bail!(
-            "--normalise none sums logits of identifiers, with --docids; n-grams are weighed by their probabilities"
+            "--normalise none sums logits of identifiers, with --docids alone; n-grams and views are weighed by their probabilities"
         );
     }
     if args.task == TaskName::Queries {
