@@ -175,6 +175,10 @@ pub struct TokenizerOptions {
     pub kind: TokenizerKind,
     /// Vocabulary of the trained one.
     pub vocab: usize,
+    /// Whether the trained one reads all texts in lower case, and a first word as any other: for sparse and dense models,
+    /// which match words.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub lowercase: bool,
 }
 
 impl Default for TokenizerOptions {
@@ -183,6 +187,7 @@ impl Default for TokenizerOptions {
             path: None,
             kind: TokenizerKind::Bpe,
             vocab: 8192,
+            lowercase: false,
         }
     }
 }

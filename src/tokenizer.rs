@@ -122,6 +122,9 @@ pub struct TrainOptions {
     /// Size of the vocabulary with special tokens and bytes, in tokens. A corpus with few distinct
     /// words may give a smaller one.
     pub vocab: usize,
+    /// Whether a text is read in lower case and as if a space stood before it: a word is the same tokens wherever it
+    /// stands, as matching of words wants it. What is decoded is in lower case.
+    pub lowercase: bool,
 }
 
 /// A tokenizer of the `tokenizers` library with its special tokens known.
@@ -213,7 +216,7 @@ impl Tokenizer {
         let vocab: BTreeMap<String, u32> = (0..=255u8)
             .map(|byte| (byte_char(byte).to_string(), u32::from(byte)))
             .collect();
-        let mut json = skeleton(TokenizerKind::Bpe);
+        let mut json = skeleton(TokenizerKind::Bpe, false);
         json["pre_tokenizer"]["use_regex"] = json!(false);
         json["post_processor"] = Value::Null;
         json["model"]["vocab"] = json!(vocab);
@@ -236,7 +239,8 @@ impl Tokenizer {
         if texts.iter().all(|text| text.as_ref().trim().is_empty()) {
             return Err(TokenizerError::NoText);
         }
-        let mut inner = parse_inner(&skeleton(options.kind).to_string(), "the training skeleton")?;
+        let skeleton = skeleton(options.kind, options.lowercase).to_string();
+        let mut inner = parse_inner(&skeleton, "the training skeleton")?;
         match options.kind {
             TokenizerKind::Bpe => train_bpe(&mut inner, texts, options.vocab)?,
             TokenizerKind::Unigram => train_unigram(&mut inner, texts, options.vocab)?,
@@ -529,7 +533,15 @@ mod tests {
     }
 
     fn train(kind: TokenizerKind, vocab: usize) -> Tokenizer {
-        Tokenizer::train(&texts(), TrainOptions { kind, vocab }).unwrap()
+        Tokenizer::train(
+            &texts(),
+            TrainOptions {
+                kind,
+                vocab,
+                lowercase: false,
+            },
+        )
+        .unwrap()
     }
 
     #[test]
@@ -566,6 +578,25 @@ mod tests {
             }
         }
         assert_eq!(strings, 3 * 71);
+    }
+
+    #[test]
+    fn in_lower_case_a_word_is_the_same_tokens_wherever_it_stands() {
+        for (kind, vocab) in [(TokenizerKind::Bpe, 320), (TokenizerKind::Unigram, 310)] {
+            let options = TrainOptions {
+                kind,
+                vocab,
+                lowercase: true,
+            };
+            let tokenizer = Tokenizer::train(&texts(), options).unwrap();
+            let alone = tokenizer.encode("velmora").unwrap();
+            for text in ["Velmora", " VELMORA"] {
+                assert_eq!(tokenizer.encode(text).unwrap(), alone, "{kind:?} {text}");
+            }
+            let inside = tokenizer.encode("the Velmora").unwrap();
+            assert!(inside.ends_with(&alone), "{kind:?}");
+            assert_eq!(tokenizer.decode(&alone).trim(), "velmora");
+        }
     }
 
     #[test]
@@ -690,6 +721,7 @@ mod tests {
         let options = TrainOptions {
             kind: TokenizerKind::Bpe,
             vocab: 100,
+            lowercase: false,
         };
         let error = Tokenizer::train(&texts(), options).unwrap_err();
         assert!(matches!(
@@ -700,7 +732,7 @@ mod tests {
             Tokenizer::train(&["  "], options),
             Err(TokenizerError::NoText)
         ));
-        let mut json = skeleton(TokenizerKind::Bpe);
+        let mut json = skeleton(TokenizerKind::Bpe, false);
         json["model"]["dropout"] = json!(0.1);
         assert!(
             Tokenizer::from_json(&json.to_string())

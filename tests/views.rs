@@ -27,6 +27,7 @@ fn tokenizer() -> Tokenizer {
     let options = TrainOptions {
         kind: TokenizerKind::Bpe,
         vocab: 300,
+        lowercase: false,
     };
     Tokenizer::train(&[" who wrote which song when"], options).unwrap()
 }

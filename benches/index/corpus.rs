@@ -32,8 +32,15 @@ pub fn passages(folders: &[PathBuf], cache: Option<&Path>) -> Passages {
     // Every third passage of a large corpus says enough about its words.
     let step = if passages().count() > 200_000 { 3 } else { 1 };
     let texts: Vec<&str> = passages().step_by(step).map(|p| p.text.as_str()).collect();
-    let tokenizer = Tokenizer::train(&texts, TrainOptions { kind, vocab: VOCAB })
-        .expect("the collection has enough words");
+    let tokenizer = Tokenizer::train(
+        &texts,
+        TrainOptions {
+            kind,
+            vocab: VOCAB,
+            lowercase: false,
+        },
+    )
+    .expect("the collection has enough words");
     let tokens: Passages = corpora
         .iter()
         .flat_map(|corpus| {

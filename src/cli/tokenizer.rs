@@ -31,6 +31,9 @@ pub struct TrainArgs {
     /// Family: byte-level BPE or Unigram with byte fallback.
     #[arg(long, value_enum)]
     kind: Kind,
+    /// Read all texts in lower case, and a first word as any other: for sparse and dense models.
+    #[arg(long)]
+    lowercase: bool,
     /// File to write, usually named tokenizer.json.
     #[arg(long)]
     out: PathBuf,
@@ -83,6 +86,7 @@ fn train(args: &TrainArgs, _shared: &Shared) -> anyhow::Result<()> {
         TrainOptions {
             kind,
             vocab: args.vocab,
+            lowercase: args.lowercase,
         },
     )
     .with_context(|| format!("corpus {}", args.corpus.display()))?;

@@ -271,6 +271,7 @@ fn a_file_stands_behind_the_vocabulary_of_a_tokenizer() {
     let train = crate::tokenizer::TrainOptions {
         kind: crate::tokenizer::TokenizerKind::Bpe,
         vocab: 300,
+        lowercase: false,
     };
     let other = Tokenizer::train(&[" some other text", " some"], train).unwrap();
     let error = docids.trie(&other).err().unwrap();

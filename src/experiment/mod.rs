@@ -149,6 +149,7 @@ impl Experiment {
                     let options = tokenizer::TrainOptions {
                         kind: config.tokenizer.kind,
                         vocab: config.tokenizer.vocab,
+                        lowercase: config.tokenizer.lowercase,
                     };
                     Tokenizer::train(&texts, options)?.save(&tokenizer_path)?;
                 }

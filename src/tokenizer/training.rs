@@ -21,32 +21,38 @@ use super::{BOS, EOS, PAD, TokenizerError, TokenizerKind, UNK};
 const CHARACTER_COVERAGE: f64 = 0.9995;
 
 /// A tokenizer without vocabulary.
-pub(super) fn skeleton(kind: TokenizerKind) -> Value {
+pub(super) fn skeleton(kind: TokenizerKind, lowercase: bool) -> Value {
     let byte_level = json!({
-        "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true
+        "type": "ByteLevel", "add_prefix_space": lowercase, "trim_offsets": true, "use_regex": true
     });
     let metaspace = json!({
         "type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": "always", "split": true
     });
+    let lower = lowercase.then(|| json!({"type": "Lowercase"}));
     match kind {
         TokenizerKind::Bpe => json!({
             "version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
-            "normalizer": null, "pre_tokenizer": byte_level, "post_processor": null, "decoder": byte_level,
+            "normalizer": lower, "pre_tokenizer": byte_level, "post_processor": null, "decoder": byte_level,
             "model": {
                 "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
                 "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
                 "ignore_merges": false, "vocab": {}, "merges": []
             }
         }),
-        TokenizerKind::Unigram => json!({
-            "version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
-            "normalizer": {"type": "Sequence", "normalizers": [
-                {"type": "NFKC"}, {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}
-            ]},
-            "pre_tokenizer": metaspace, "post_processor": null,
-            "decoder": {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, metaspace, {"type": "Fuse"}]},
-            "model": {"type": "Unigram", "unk_id": null, "byte_fallback": false, "vocab": []}
-        }),
+        TokenizerKind::Unigram => {
+            let usual = [
+                json!({"type": "NFKC"}),
+                json!({"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}),
+            ];
+            let normalizers: Vec<Value> = lower.into_iter().chain(usual).collect();
+            json!({
+                "version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
+                "normalizer": {"type": "Sequence", "normalizers": normalizers},
+                "pre_tokenizer": metaspace, "post_processor": null,
+                "decoder": {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, metaspace, {"type": "Fuse"}]},
+                "model": {"type": "Unigram", "unk_id": null, "byte_fallback": false, "vocab": []}
+            })
+        }
     }
 }
 

@@ -520,6 +520,7 @@ mod tests {
             crate::tokenizer::TrainOptions {
                 kind: crate::tokenizer::TokenizerKind::Bpe,
                 vocab: 300,
+                lowercase: false,
             },
         )
         .unwrap();
