@@ -167,11 +167,7 @@ impl Experiment {
         }
         let index = match config.needs_ngram_index() {
             true => {
-                let name = match &pseudo_queries {
-                    Some(queries) => format!("index-queries-{:016x}.genret", queries.fingerprint()),
-                    None => "index.genret".into(),
-                };
-                let path = out.join(name);
+                let path = index_path(out, pseudo_queries.as_ref());
                 let corpus = &dataset.corpus;
                 Some(ngram_index(&path, &tokenizer, corpus, &passages, told)?)
             }
@@ -387,6 +383,11 @@ impl Experiment {
         Ok(self.bm25.get_or_init(|| made))
     }
 
+    /// Where the index of n-grams lies, if there is one.
+    pub fn index_path(&self) -> PathBuf {
+        index_path(&self.config.out, self.pseudo_queries.as_ref())
+    }
+
     /// Tokens of prompt and target of a typical example of what a generative model learns: the means over some
     /// pairs.
     pub fn typical_example(&self, spec: &ModelSpec) -> Result<(usize, usize), ExperimentError> {
@@ -593,6 +594,14 @@ fn contrast_files(
         Ok(xxhash_rust::xxh3::xxh3_64(&bytes))
     };
     files.map(hash).collect()
+}
+
+/// Where the index of n-grams lies, of the passages or of them and their pseudo-queries.
+fn index_path(out: &Path, pseudo_queries: Option<&PseudoQueries>) -> PathBuf {
+    out.join(match pseudo_queries {
+        Some(queries) => format!("index-queries-{:016x}.genret", queries.fingerprint()),
+        None => "index.genret".into(),
+    })
 }
 
 /// The index of all n-grams of the passages, built at `path` if it is not there.

@@ -210,7 +210,7 @@ fn process_memory(experiment: &Experiment) -> Result<f64, ExperimentError> {
     let index = match experiment.config.needs_ngram_index() {
         false => 0,
         true => {
-            let path = experiment.config.out.join("index.genret");
+            let path = experiment.index_path();
             let found = std::fs::metadata(&path);
             found
                 .map_err(|source| ExperimentError::Io { path, source })?
