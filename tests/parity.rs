@@ -261,7 +261,7 @@ fn identifiers_score<M: NextTokenModel>(name: &str, model: &M, prompts: &[Vec<To
                 // One tolerance per token.
                 let difference = (sum + score).abs() / losses.len() as f64;
                 assert!(
-                    difference < TOLERANCE.into(),
+                    difference < f64::from(TOLERANCE),
                     "{name} {identifier:?}: {difference}"
                 );
                 compared += 1;

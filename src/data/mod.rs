@@ -136,6 +136,15 @@ pub enum DataError {
         /// The query.
         query: String,
     },
+    /// A folder without pseudo-queries.
+    #[error(
+        "{0}: no pseudo-queries: qrels/train.tsv is missing; write the folder with `genret decode --task queries --out {0}`",
+        folder.display()
+    )]
+    NoPseudoQueries {
+        /// The folder.
+        folder: PathBuf,
+    },
     /// A split that the collection does not have.
     #[error("{}: no split {split:?}; there are {known}", path.display())]
     NoSplit {

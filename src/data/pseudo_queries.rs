@@ -26,15 +26,13 @@ impl PseudoQueries {
     /// Reads `queries.jsonl` and `qrels/train.tsv` of `folder`, written for `corpus`.
     ///
     /// # Errors
-    /// Those of the files; a judgement of a query or passage that is not there, with its line;
-    /// [`DataError::Unjudged`].
+    /// Those of the files; [`DataError::NoPseudoQueries`]; a judgement of a query or passage that is not there, with its
+    /// line; [`DataError::Unjudged`].
     pub fn load(folder: &Path, corpus: &Corpus) -> Result<Self, DataError> {
         let mut splits = split_files(folder)?.into_iter();
         let found = splits.find(|(split, _)| split == SPLIT);
-        let (_, path) = found.ok_or_else(|| DataError::NoSplit {
-            path: folder.join("qrels"),
-            split: SPLIT.into(),
-            known: "no pseudo-queries of `genret decode --task queries`".into(),
+        let (_, path) = found.ok_or_else(|| DataError::NoPseudoQueries {
+            folder: folder.to_owned(),
         })?;
         let qrels = Qrels::load(&path)?;
         let queries = load_queries(folder)?;

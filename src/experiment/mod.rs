@@ -366,9 +366,14 @@ impl Experiment {
                 Ok((tokens as f64, spec.block_flops(tokens, masked)))
             }
             None => {
-                let (prompt, target) = self.typical_example(spec)?;
-                let flops = spec.generation_flops(prompt, target);
-                Ok(((prompt + target) as f64, flops))
+                let examples = self.some_examples(spec)?;
+                let of = |e: &Example| spec.generation_flops(e.prompt.len(), e.target.len());
+                let tokens: usize = (examples.iter())
+                    .map(|e| e.prompt.len() + e.target.len())
+                    .sum();
+                let flops: f64 = examples.iter().map(of).sum();
+                let count = examples.len() as f64;
+                Ok((tokens as f64 / count, flops / count))
             }
         }
     }
@@ -388,24 +393,28 @@ impl Experiment {
         index_path(&self.config.out, self.pseudo_queries.as_ref())
     }
 
-    /// Tokens of prompt and target of a typical example of what a generative model learns: the means over some
-    /// pairs.
+    /// Tokens of prompt and target of a typical example of what a generative model learns: the means over some.
     pub fn typical_example(&self, spec: &ModelSpec) -> Result<(usize, usize), ExperimentError> {
-        let pairs = self.pairs(self.config.data.fraction)?;
-        let (some, task) = match spec.objective.task {
-            // Some pairs beside all passages and pseudo-queries would be another mixture.
-            Task::Views => (pairs, Task::Views),
-            // Identifiers are as long whatever is learned of them.
-            Task::Docids | Task::Prefixes => (some_of(&pairs), Task::Docids),
-            Task::Queries => (some_of(&pairs), Task::Queries),
-            _ => (some_of(&pairs), Task::Ngrams),
-        };
-        let examples = self.source(&some, task, spec.docid_method(), 0)?.epoch(0)?;
+        let examples = self.some_examples(spec)?;
         let mean = |len: fn(&Example) -> usize| {
             let sum: usize = examples.iter().map(len).sum();
             sum.div_ceil(examples.len())
         };
         Ok((mean(|e| e.prompt.len()), mean(|e| e.target.len())))
+    }
+
+    /// Examples of what a generative model learns, mixed as an epoch is.
+    fn some_examples(&self, spec: &ModelSpec) -> Result<Vec<Example>, ExperimentError> {
+        let pairs = self.pairs(self.config.data.fraction)?;
+        let (some, task) = match spec.objective.task {
+            // Some pairs beside all passages and pseudo-queries would be another mixture.
+            task @ (Task::Views | Task::Docids) => (pairs, task),
+            // Identifiers are as long whatever is learned of them.
+            Task::Prefixes => (some_of(&pairs), Task::Docids),
+            Task::Queries => (some_of(&pairs), Task::Queries),
+            _ => (some_of(&pairs), Task::Ngrams),
+        };
+        Ok(self.source(&some, task, spec.docid_method(), 0)?.epoch(0)?)
     }
 
     /// Where the model of `spec` lies or will lie.

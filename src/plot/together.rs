@@ -62,9 +62,9 @@ pub fn extrapolations(comparison: &Comparison, series: &str) -> Chart {
     chart
 }
 
-/// Several measures between 0 and 1 against one input.
-pub fn measures(title: &str, input: &str, lines: &[Line]) -> Chart {
-    let mut chart = Chart::new(title, Axis::log(input), Axis::linear("measure"));
+/// Measures between 0 and 1, together called `output`, against one input.
+pub fn measures(title: &str, input: &str, output: &str, lines: &[Line]) -> Chart {
+    let mut chart = Chart::new(title, Axis::log(input), Axis::linear(output));
     for line in lines.iter().filter(|line| !line.points.is_empty()) {
         chart.series.push(Series {
             label: line.label.clone(),

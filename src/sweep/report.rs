@@ -346,6 +346,7 @@ fn measures_chart(rows: &[CellRow], config: &Config) -> Option<crate::plot::Char
     Some(together::measures(
         &format!("Retrieval quality against model size ({split}, beam {beam}, {pairs} pairs)"),
         "non-embedding parameters",
+        &config.evaluate.measures.join(", "),
         &lines,
     ))
 }
@@ -377,7 +378,7 @@ fn quality_chart(rows: &[CellRow], bm25: Option<&Baseline>, config: &Config) -> 
     };
     let lines: Vec<Line> = series.into_iter().map(line).collect();
     let title = format!("{measure} ({split}) against model size");
-    let mut chart = together::measures(&title, "non-embedding parameters", &lines);
+    let mut chart = together::measures(&title, "non-embedding parameters", measure, &lines);
     let value = bm25.and_then(|b| b.measures.get(split)?.get(measure));
     chart.reference = value.map(|&value| (value, "BM25".to_string()));
     chart

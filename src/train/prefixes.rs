@@ -7,7 +7,7 @@
 //! ```text
 //! S_i(q, d)  the sum of the scores of the first i codes of d's identifier, each after the query and the codes before it
 //! L_i        the mean over (q, d+, d-) of (S_i(q, d+) - S_i(q, d-) - a_i (t(q, d+) - t(q, d-)))^2
-//! a_i        (1 - b / i) / (1 - b / m), rising to 1 for the longest prefix m
+//! a_i        (1 - b / i) / (1 - b / m), rising to 1 for m, the longest prefix of the stage
 //! ```
 //!
 //! The loss is the sum of L_i over the lengths of the present stage: the shortest length alone in the first stage, one

@@ -25,6 +25,7 @@ use super::{DenseIndex, VectorError};
 use crate::retrieve::TopK;
 use crate::retrieve::visited::Visited;
 use crate::rng::stream;
+use crate::section_file::prefetch;
 use crate::types::{Hit, PassageIdx};
 
 /// The most layers above the ground: more nodes than a `u32` counts would be needed for the next.
@@ -33,6 +34,11 @@ const MOST_LAYERS: usize = 16;
 const BATCH_SHARE: usize = 16;
 /// The most of them.
 const MOST_BATCH: usize = 1024;
+
+/// Rows that are fetched before the one that is read.
+const AHEAD: usize = 2;
+/// Cache lines of a row that are fetched.
+const FETCHED: usize = 8;
 
 /// How a graph is built.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -100,9 +106,11 @@ impl PartialOrd for Near {
     }
 }
 
-/// The nodes nearest to something, `effort` at most, best first: from `entries`, along `neighbours`.
+/// The nodes nearest to something, `effort` at most, best first: from `entries`, along `neighbours`. Rows are
+/// fetched by `ahead` before they meet `score`.
 fn near<'g>(
     score: &impl Fn(u32) -> f32,
+    ahead: &impl Fn(u32),
     entries: &[Near],
     effort: usize,
     visited: &mut Visited,
@@ -110,6 +118,7 @@ fn near<'g>(
 ) -> Vec<Near> {
     let mut open: BinaryHeap<Near> = BinaryHeap::new();
     let mut best: BinaryHeap<Reverse<Near>> = BinaryHeap::new();
+    let mut new = vec![];
     for &entry in entries {
         if visited.visit(entry.1) {
             open.push(entry);
@@ -121,10 +130,11 @@ fn near<'g>(
         if best.len() >= effort && worst(&best).is_some_and(|worst| node < worst) {
             break;
         }
-        for &neighbour in neighbours(node.1) {
-            if !visited.visit(neighbour) {
-                continue;
-            }
+        new.clear();
+        new.extend(neighbours(node.1).iter().filter(|&&n| visited.visit(n)));
+        new.iter().take(AHEAD).for_each(|&n| ahead(n));
+        for (at, &neighbour) in new.iter().enumerate() {
+            new.get(at + AHEAD).into_iter().for_each(|&n| ahead(n));
             let found = Near(score(neighbour), neighbour);
             if best.len() < effort || worst(&best).is_some_and(|worst| found > worst) {
                 open.push(found);
@@ -138,6 +148,14 @@ fn near<'g>(
     let mut best: Vec<Near> = best.into_iter().map(|near| near.0).collect();
     best.sort_unstable_by(|a, b| b.cmp(a));
     best
+}
+
+/// Fetches the head of a row; what follows is read in order, which processors foresee.
+fn fetch(values: &[f32], width: usize, node: u32) {
+    let start = node as usize * width;
+    for line in (0..width.min(16 * FETCHED)).step_by(16) {
+        prefetch(values, start + line);
+    }
 }
 
 /// A graph that grows: lists of neighbours per layer of each node.
@@ -180,12 +198,13 @@ impl Growing<'_> {
             return vec![vec![]; own];
         };
         let score = |other: u32| self.score(node, other);
+        let ahead = |other: u32| fetch(self.values, self.width, other);
         let mut entries = vec![Near(score(entry), entry)];
         let mut found = vec![];
         for layer in (0..self.layers[entry as usize].len()).rev() {
             let effort = if layer < own { effort } else { 1 };
             visited.forget(self.layers.len());
-            entries = near(&score, &entries, effort, visited, |n| {
+            entries = near(&score, &ahead, &entries, effort, visited, |n| {
                 self.neighbours(n, layer)
             });
             if layer < own {
@@ -197,23 +216,18 @@ impl Growing<'_> {
         found
     }
 
-    /// Of `candidates`, best first, those that are nearer to the node than to one that was chosen before,
-    /// then the best of the others, `room` at most (the paper's algorithm 4).
+    /// Of `candidates`, best first, those that are nearer to the node than to any that was chosen before, `room` at
+    /// most (the paper's algorithm 4).
     fn choose(&self, candidates: &[Near], room: usize) -> Vec<u32> {
         let mut chosen: Vec<u32> = vec![];
-        let mut others = vec![];
         for &Near(score, node) in candidates {
             if chosen.len() == room {
                 break;
             }
-            if chosen.iter().all(|&other| self.score(node, other) < score) {
+            if chosen.iter().all(|&other| self.score(node, other) <= score) {
                 chosen.push(node);
-            } else {
-                others.push(node);
             }
         }
-        let left = room - chosen.len();
-        chosen.extend(others.into_iter().take(left));
         chosen
     }
 
@@ -326,7 +340,13 @@ impl DenseIndex {
     }
 
     /// The best `k` that a walk with `effort` nodes in hand meets.
-    pub(super) fn walk(&self, query: &[f32], k: usize, effort: usize) -> Vec<Hit> {
+    pub(super) fn walk(
+        &self,
+        query: &[f32],
+        k: usize,
+        effort: usize,
+        visited: &mut Visited,
+    ) -> Vec<Hit> {
         if self.num_passages() == 0 || k == 0 {
             return vec![];
         }
@@ -334,15 +354,15 @@ impl DenseIndex {
             true => float_product(self.row(node), query),
             false => f32::NEG_INFINITY,
         };
+        let ahead = |node: u32| fetch(&self.values, self.width(), node);
         let entry = self.header.entry;
         let mut entries = vec![Near(score(entry), entry)];
         let top = self.starts[entry as usize + 1] - self.starts[entry as usize];
         let layers = top as usize / self.header.links as usize;
-        let mut visited = Visited::default();
         for layer in (0..=layers).rev() {
             let effort = if layer == 0 { effort.max(k) } else { 1 };
             visited.forget(self.num_passages());
-            entries = near(&score, &entries, effort, &mut visited, |node| {
+            entries = near(&score, &ahead, &entries, effort, visited, |node| {
                 self.neighbours(node, layer)
             });
         }

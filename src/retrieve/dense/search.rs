@@ -6,6 +6,7 @@ use super::build::{check, quantise};
 use super::product::{TOGETHER, byte_products, float_product, float_products};
 use super::{DenseIndex, Numbers, VectorError};
 use crate::retrieve::TopK;
+use crate::retrieve::visited::Visited;
 use crate::types::{Hit, PassageIdx};
 
 /// Passages of a task; with few queries the tasks are still enough for many threads.
@@ -67,7 +68,8 @@ impl DenseIndex {
                     });
                 }
                 let queries = queries.par_chunks_exact(width);
-                Ok(queries.map(|query| self.walk(query, k, effort)).collect())
+                let walk = |visited: &mut Visited, query| self.walk(query, k, effort, visited);
+                Ok(queries.map_init(Visited::default, walk).collect())
             }
             (DenseSearch::Exact { .. }, Numbers::Bytes) => Ok(self.by_bytes(queries, k)),
             (DenseSearch::Exact { rescored }, Numbers::Both) if rescored > 0 => {

@@ -221,3 +221,22 @@ fn files_are_checked() {
     }
     fs::remove_file(&path).unwrap();
 }
+
+#[test]
+fn copies_do_not_cut_the_graph() {
+    let mut values = vectors("passages", 3000, 24);
+    let first = values[..24].to_vec();
+    for copy in (0..3000).step_by(10) {
+        values[copy * 24..(copy + 1) * 24].copy_from_slice(&first);
+    }
+    let queries = vectors("queries", 100, 24);
+    let options = DenseOptions {
+        numbers: Numbers::Floats,
+        graph: Some(GraphOptions::default()),
+    };
+    let index = build(&values, 24, options);
+    let exact = index.search(&queries, 10, EXACT).unwrap();
+    let how = DenseSearch::Graph { effort: 200 };
+    let found = index.search(&queries, 10, how).unwrap();
+    assert!(recall(&found, &exact) > 0.95);
+}
