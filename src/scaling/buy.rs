@@ -11,8 +11,9 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::bootstrap::{Bootstrap, Interval};
-use super::fit::{Fit, geometric};
+use super::fit::Fit;
 use super::laws::Law;
+use super::starts::geometric;
 
 /// What things cost in FLOPs.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]

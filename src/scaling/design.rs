@@ -285,7 +285,7 @@ pub fn guess(law: Law, candidates: &[Candidate]) -> Vec<f64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fit::geometric;
+    use super::super::starts::geometric;
     use super::*;
 
     fn line(copies: usize) -> Vec<Candidate> {

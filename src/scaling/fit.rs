@@ -1,18 +1,17 @@
 //! Which parameters fit best, and how well.
 //!
 //! A fit runs the Newton search of `minimise` from a grid of starts and keeps the lowest objective; the
-//! share of starts that reach it says how much the answer owes to luck. Starts are laid out so that
-//! every term of the law is alive at the centre of the data: exponents on a geometric grid from 0.05
-//! to 2, coefficients from a table of shares of the mean value. On the 240 points of Besiroglu et al.
-//! 2024 all of such starts reach the global minimum, against two thirds of the starts of Hoffmann et
-//! al. (coefficients from e^0 to e^25, where one term often drowns the others).
+//! share of starts that reach it says how much the answer owes to luck.
 
+use rand::RngExt;
 use rayon::prelude::*;
 use serde::Serialize;
 
 use super::laws::{Law, MAX_INPUTS, fixed, with_form};
-use super::minimise::{LogPoints, Minimum, Start, minimise};
+use super::minimise::{LogPoints, Start, minimise};
+use super::starts::start_grid;
 use super::{Observation, ScalingError};
+use crate::rng::stream;
 
 /// How a fit searches.
 #[derive(Clone, Copy, Debug)]
@@ -72,35 +71,25 @@ impl Fit {
 
 /// Fits `law` to the rows.
 ///
-/// Costs about 0.5 ms a start for 240 rows and five parameters on one core; starts run in parallel.
+/// Costs about 0.05 ms a start for 240 rows and five parameters on one core; starts run in parallel.
 ///
 /// # Errors
 /// n <= k, inputs that do not vary, and values without a logarithm, with the row.
 pub fn fit(law: Law, rows: &[Observation], options: &FitOptions) -> Result<Fit, ScalingError> {
     let sample = Sample::new(law, rows)?;
     let starts = start_grid(law, options.starts, sample.mean_ln_y(), sample.max_ln_y());
-    let points = sample.points();
-    let found: Vec<(Vec<f64>, f64, f64, bool)> = with_form!(law, F, K, {
-        let search = |start: &Vec<f64>| {
-            let Minimum {
-                theta,
-                value,
-                gradient_norm,
-                converged,
-            } = minimise::<K, F>(points, fixed::<K>(start), Start::Cold);
-            (theta.to_vec(), value, gradient_norm, converged)
-        };
-        starts.par_iter().map(search).collect()
-    });
+    let found = search(law, &sample, &starts);
     let best = (0..found.len())
-        .min_by(|&a, &b| found[a].1.total_cmp(&found[b].1).then(a.cmp(&b)))
+        .min_by(|&a, &b| found[a].value.total_cmp(&found[b].value).then(a.cmp(&b)))
         .expect("the grid has at least one start");
-    let (theta, objective, gradient_norm, converged) = &found[best];
+    let End {
+        theta,
+        value: objective,
+        gradient_norm,
+        converged,
+    } = &found[best];
     let limit = objective * (1.0 + 1e-6) + 1e-14;
-    let reached = found
-        .iter()
-        .filter(|(_, value, ..)| *value <= limit)
-        .count();
+    let reached = found.iter().filter(|end| end.value <= limit).count();
     let mut fit = describe(law, &sample, sample.uncentred(theta), *objective);
     fit.gradient_norm = *gradient_norm;
     fit.starts = found.len();
@@ -109,12 +98,78 @@ pub fn fit(law: Law, rows: &[Observation], options: &FitOptions) -> Result<Fit, 
     Ok(fit)
 }
 
+/// Where a search ended, in centred coordinates.
+#[derive(Clone)]
+struct End {
+    theta: Vec<f64>,
+    value: f64,
+    gradient_norm: f64,
+    converged: bool,
+}
+
+/// From this many rows on the long way into the valley is gone on [`THINNED`] of them.
+const MANY: usize = 128;
+const THINNED: usize = 64;
+/// Where the rows are thinned, one start in so many is searched from on all rows all the same.
+const DIRECT: usize = 16;
+
+/// Where the search from every start ends.
+///
+/// Most passes of a search follow a curved valley to its lowest point, which few rows show as well as many:
+/// of many rows a random 64 lead every start to a minimum of theirs, and each distinct one of these is the start
+/// for all rows. One start in sixteen takes the direct way, lest all depend on the 64.
+fn search(law: Law, sample: &Sample, starts: &[Vec<f64>]) -> Vec<End> {
+    let all = sample.points();
+    let from = |points: &LogPoints, theta: &[f64], start: Start| {
+        with_form!(law, F, K, {
+            let found = minimise::<K, F>(points, fixed::<K>(theta), start);
+            End {
+                theta: found.theta.to_vec(),
+                value: found.value,
+                gradient_norm: found.gradient_norm,
+                converged: found.converged,
+            }
+        })
+    };
+    if sample.len() < MANY {
+        return (starts.par_iter())
+            .map(|theta| from(&all, theta, Start::Cold))
+            .collect();
+    }
+    let few = sample.thinned(THINNED);
+    let ends: Vec<End> = (starts.par_iter().enumerate())
+        .map(|(i, theta)| match i % DIRECT {
+            0 => from(&all, theta, Start::Cold),
+            _ => from(&few, theta, Start::Cold),
+        })
+        .collect();
+    let mut distinct: Vec<&End> = Vec::new();
+    let mut place = vec![usize::MAX; ends.len()];
+    for (i, end) in ends.iter().enumerate().filter(|(i, _)| i % DIRECT != 0) {
+        let same = |other: &&End| {
+            (end.theta.iter().zip(&other.theta))
+                .all(|(a, b)| (a - b).abs() <= 1e-6 * (1.0 + b.abs()))
+        };
+        place[i] = distinct.iter().position(same).unwrap_or_else(|| {
+            distinct.push(end);
+            distinct.len() - 1
+        });
+    }
+    let refined: Vec<End> = (distinct.par_iter())
+        .map(|end| from(&all, &end.theta, Start::Warm))
+        .collect();
+    let chosen = ends.iter().zip(&place);
+    chosen
+        .map(|(end, &place)| refined.get(place).unwrap_or(end).clone())
+        .collect()
+}
+
 /// Fits `law` to the rows by one search from `theta`, the optimum for similar rows.
 pub(super) fn refit(law: Law, rows: &[Observation], theta: &[f64]) -> Result<Fit, ScalingError> {
     let sample = Sample::new(law, rows)?;
     let start = sample.centred(theta);
     let (theta, objective) = with_form!(law, F, K, {
-        let found = minimise::<K, F>(sample.points(), fixed::<K>(&start), Start::Warm);
+        let found = minimise::<K, F>(&sample.points(), fixed::<K>(&start), Start::Warm);
         (found.theta.to_vec(), found.value)
     });
     Ok(describe(law, &sample, sample.uncentred(&theta), objective))
@@ -210,21 +265,25 @@ impl Sample {
         self.ln_y.len()
     }
 
-    pub fn points(&self) -> LogPoints<'_> {
-        LogPoints {
-            ln_x: &self.ln_x,
-            ln_y: &self.ln_y,
-            weights: &self.weights,
+    pub fn points(&self) -> LogPoints {
+        LogPoints::new(&self.ln_x, &self.ln_y, &self.weights)
+    }
+
+    /// A random `count` of the points, always the same ones.
+    fn thinned(&self, count: usize) -> LogPoints {
+        let mut rng = stream(0, "thinned rows", &[]);
+        let mut order: Vec<usize> = (0..self.len()).collect();
+        let mut weights = vec![0.0; self.len()];
+        for i in 0..count.min(self.len()) {
+            order.swap(i, rng.random_range(i..self.len()));
+            weights[order[i]] = 1.0;
         }
+        LogPoints::new(&self.ln_x, &self.ln_y, &weights)
     }
 
     /// The points with other values and weights, as a bootstrap draws them.
-    pub fn points_with<'a>(&'a self, ln_y: Option<&'a [f64]>, weights: &'a [f64]) -> LogPoints<'a> {
-        LogPoints {
-            ln_x: &self.ln_x,
-            ln_y: ln_y.unwrap_or(&self.ln_y),
-            weights,
-        }
+    pub fn points_with(&self, ln_y: Option<&[f64]>, weights: &[f64]) -> LogPoints {
+        LogPoints::new(&self.ln_x, ln_y.unwrap_or(&self.ln_y), weights)
     }
 
     /// Number of distinct inputs among the rows of positive weight.
@@ -263,149 +322,6 @@ fn ln(value: f64, row: usize, column: impl Fn() -> String) -> Result<f64, Scalin
             value,
         })
     }
-}
-
-/// `count` values from `low` to `high`, evenly spaced in the logarithm.
-pub(super) fn geometric(low: f64, high: f64, count: usize) -> Vec<f64> {
-    let step = (high / low).ln() / (count.max(2) - 1) as f64;
-    (0..count).map(|i| low * (step * i as f64).exp()).collect()
-}
-
-/// Shares of the mean value that the terms of a sum start with; the floor's share comes last.
-fn shares(terms: usize) -> Vec<Vec<f64>> {
-    if terms == 1 {
-        return [0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.98]
-            .map(|floor| vec![1.0 - floor, floor])
-            .into();
-    }
-    let parts = terms + 1;
-    let mut all = vec![vec![1.0 / parts as f64; parts]];
-    let spread = |large: &[usize]| {
-        let small = 0.1;
-        let rest = (1.0 - small * (parts - large.len()) as f64) / large.len() as f64;
-        (0..parts)
-            .map(|i| if large.contains(&i) { rest } else { small })
-            .collect()
-    };
-    for first in 0..parts {
-        all.push(spread(&[first]));
-        for second in first + 1..parts {
-            all.push(spread(&[first, second]));
-        }
-    }
-    all
-}
-
-/// Starts in centred coordinates, every term alive.
-fn start_grid(law: Law, wanted: usize, mean: f64, max: f64) -> Vec<Vec<f64>> {
-    let mut starts = Vec::new();
-    let per_axis = |fixed: usize, axes: usize| {
-        let count = (wanted as f64 / fixed as f64)
-            .powf(1.0 / axes as f64)
-            .ceil() as usize;
-        count.max(3)
-    };
-    match law {
-        // Convex: Huber of a linear function.
-        Law::PowerFree => starts.push(vec![mean, 0.5]),
-        Law::Power | Law::Chinchilla | Law::ChinchillaBeam => {
-            let terms = law.num_inputs();
-            let shares = shares(terms);
-            let axis = geometric(0.05, 2.0, per_axis(shares.len(), terms));
-            for cell in 0..axis.len().pow(terms as u32) {
-                for share in &shares {
-                    let mut theta = Vec::with_capacity(2 * terms + 1);
-                    let mut rest = cell;
-                    for term in &share[..terms] {
-                        theta.push(mean + term.ln());
-                        theta.push(axis[rest % axis.len()]);
-                        rest /= axis.len();
-                    }
-                    theta.push(mean + share[terms].ln());
-                    starts.push(theta);
-                }
-            }
-        }
-        Law::Joint => {
-            let parts: [f64; 3] = [0.1, 0.5, 0.9];
-            let count = per_axis(9, 2);
-            for &ratio in &geometric(0.1, 4.0, count) {
-                for &outer in &geometric(0.1, 3.0, count) {
-                    for size_share in parts {
-                        for floor in parts {
-                            let inner = (mean + (1.0 - floor).ln()) / outer;
-                            starts.push(vec![
-                                inner + size_share.ln(),
-                                ratio,
-                                inner + (1.0 - size_share).ln(),
-                                outer.ln(),
-                                mean + floor.ln(),
-                            ]);
-                        }
-                    }
-                }
-            }
-        }
-        Law::SaturatingJoint | Law::SaturatingBeam => {
-            let inputs = law.num_inputs();
-            let slopes = geometric(0.05, 2.0, per_axis(6, inputs).min(8));
-            for ceiling in geometric(1.02, 5.0, 6) {
-                let h = max + ceiling.ln();
-                let share = (mean - h).exp();
-                for cell in 0..slopes.len().pow(inputs as u32) {
-                    let mut theta = vec![h];
-                    let mut rest = cell;
-                    for _ in 0..inputs {
-                        theta.push(slopes[rest % slopes.len()]);
-                        rest /= slopes.len();
-                    }
-                    theta.push((share / (1.0 - share)).ln());
-                    starts.push(theta);
-                }
-            }
-        }
-        Law::Broken => {
-            let parts: [f64; 3] = [0.02, 0.3, 0.8];
-            let count = per_axis(27, 2);
-            for &first in &geometric(0.05, 2.0, count) {
-                for &second in &geometric(0.05, 2.0, count) {
-                    for floor in parts {
-                        // The break at the centre of the data, and towards either end.
-                        for break_at in [-3.0, 0.0, 3.0] {
-                            for steeper in [second, -0.8 * first] {
-                                let fall = steeper * softened(-break_at);
-                                starts.push(vec![
-                                    mean + (1.0 - floor).ln() + fall,
-                                    first,
-                                    steeper,
-                                    break_at,
-                                    0.0,
-                                    mean + floor.ln(),
-                                ]);
-                            }
-                        }
-                    }
-                }
-            }
-        }
-        Law::Saturating => {
-            for ceiling in geometric(1.02, 5.0, 8) {
-                let h = max + ceiling.ln();
-                let share = (mean - h).exp();
-                for slope in geometric(0.1, 4.0, per_axis(16, 1).min(16)) {
-                    for sign in [1.0, -1.0] {
-                        starts.push(vec![h, sign * slope, (share / (1.0 - share)).ln()]);
-                    }
-                }
-            }
-        }
-    }
-    starts
-}
-
-/// ln(1 + e^z).
-fn softened(z: f64) -> f64 {
-    z.max(0.0) + (-z.abs()).exp().ln_1p()
 }
 
 /// Everything about a fit that follows from its parameters and the rows.
@@ -529,9 +445,8 @@ fn warnings(fit: &Fit, sample: &Sample, converged: bool) -> Vec<String> {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use super::super::starts::geometric;
     use super::*;
-    use crate::rng::stream;
-    use rand::RngExt;
 
     /// Rows that follow `law` exactly on a grid of inputs.
     pub fn planted(law: Law, natural: &[f64]) -> Vec<Observation> {
@@ -653,6 +568,40 @@ pub(super) mod tests {
             "{} {best}",
             fit.objective
         );
+    }
+
+    #[test]
+    fn the_way_through_few_rows_ends_where_the_direct_way_does() {
+        let law = Law::Chinchilla;
+        let mut rng = stream(2, "many rows", &[]);
+        let theta = law.theta(&example(law));
+        let rows: Vec<Observation> = (0..150)
+            .map(|i| {
+                let x: Vec<f64> = (0..2)
+                    .map(|_| (10.0 + 10.0 * rng.random::<f64>()).exp())
+                    .collect();
+                Observation {
+                    y: law.value(&theta, &x) * (0.02 * normal(&mut rng)).exp(),
+                    x,
+                    cluster: i.to_string(),
+                    per_query: None,
+                }
+            })
+            .collect();
+        let sample = Sample::new(law, &rows).unwrap();
+        let starts = start_grid(law, 100, sample.mean_ln_y(), sample.max_ln_y());
+        let found = search(law, &sample, &starts);
+        assert_eq!(found.len(), starts.len());
+        for (start, end) in starts.iter().zip(&found) {
+            let direct = with_form!(law, F, K, {
+                minimise::<K, F>(&sample.points(), fixed::<K>(start), Start::Cold).value
+            });
+            assert!(
+                (end.value / direct - 1.0).abs() < 1e-9,
+                "{} {direct}",
+                end.value
+            );
+        }
     }
 
     #[test]

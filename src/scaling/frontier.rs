@@ -106,7 +106,8 @@ pub fn iso_flop_slice(fit: &Fit, kappa: f64, flops: f64, sizes: &[f64]) -> Vec<(
 mod tests {
     use super::super::bootstrap::{BootstrapOptions, bootstrap};
     use super::super::fit::tests::{example, noisy, planted};
-    use super::super::fit::{FitOptions, fit, geometric};
+    use super::super::fit::{FitOptions, fit};
+    use super::super::starts::geometric;
     use super::*;
 
     #[test]

@@ -9,6 +9,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::elementary::{exp, ln, ln_1p};
+
 /// The most inputs (dials) a law takes: model size, data, beam width.
 pub const MAX_INPUTS: usize = 3;
 
@@ -300,6 +302,21 @@ pub(super) fn fixed<const K: usize>(theta: &[f64]) -> [f64; K] {
         .expect("a search point has as many values as its law has parameters")
 }
 
+/// Runs `$body` for every row `$r` and column `$c` of a lower triangle of `$k` rows; as a square loop, which the
+/// compiler unrolls whole, and as a macro, since a closure is compiled for the smallest registers.
+macro_rules! lower {
+    ($k:expr, $r:ident, $c:ident, $body:expr) => {
+        for $r in 0..$k {
+            for $c in 0..$k {
+                if $c <= $r {
+                    $body;
+                }
+            }
+        }
+    };
+}
+pub(super) use lower;
+
 /// `ln L` of one point with its derivatives in theta.
 pub(super) struct Local<const K: usize> {
     pub value: f64,
@@ -352,31 +369,28 @@ impl<const TERMS: usize, const K: usize> Form<K> for Sum<TERMS> {
             share[j] = theta[2 * j] - theta[2 * j + 1] * ln_x[j];
             top = top.max(share[j]);
         }
-        let floor_share = (floor - top).exp();
+        let floor_share = exp(floor - top);
         let mut sum = floor_share;
-        for term in &mut share {
-            *term = (*term - top).exp();
-            sum += *term;
+        for j in 0..TERMS {
+            share[j] = exp(share[j] - top);
+            sum += share[j];
         }
         let mut gradient = [0.0; K];
         let mut hessian = [[0.0; K]; K];
+        let whole = 1.0 / sum;
         for j in 0..TERMS {
-            let (p, x) = (share[j] / sum, ln_x[j]);
+            let (p, x) = (share[j] * whole, ln_x[j]);
             gradient[2 * j] = p;
             gradient[2 * j + 1] = -p * x;
             hessian[2 * j][2 * j] = p;
             hessian[2 * j + 1][2 * j] = -p * x;
             hessian[2 * j + 1][2 * j + 1] = p * x * x;
         }
-        gradient[K - 1] = floor_share / sum;
+        gradient[K - 1] = floor_share * whole;
         hessian[K - 1][K - 1] = gradient[K - 1];
-        for r in 0..K {
-            for c in 0..=r {
-                hessian[r][c] -= gradient[r] * gradient[c];
-            }
-        }
+        lower!(K, r, c, hessian[r][c] -= gradient[r] * gradient[c]);
         Local {
-            value: top + sum.ln(),
+            value: top + ln(sum),
             gradient,
             hessian,
         }
@@ -390,10 +404,10 @@ impl Form<5> for Joint {
         let size = theta[0] - theta[1] * ln_x[0];
         let data = theta[2] - ln_x[1];
         let top = size.max(data);
-        let (size_part, data_part) = ((size - top).exp(), (data - top).exp());
-        let inner = top + (size_part + data_part).ln();
+        let (size_part, data_part) = (exp(size - top), exp(data - top));
+        let inner = top + ln(size_part + data_part);
         let q = size_part / (size_part + data_part);
-        let b = theta[3].exp();
+        let b = exp(theta[3]);
         let power = b * inner;
 
         // First and second derivatives of `power`.
@@ -402,31 +416,30 @@ impl Form<5> for Joint {
         let spread = b * q * (1.0 - q);
         let direction = [1.0, -ln_x[0], -1.0];
         let mut second = [[0.0; 4]; 4];
-        for r in 0..3 {
-            for c in 0..=r {
-                second[r][c] = spread * direction[r] * direction[c];
-            }
-            second[3][r] = first[r];
-        }
+        lower!(3, r, c, second[r][c] = spread * direction[r] * direction[c]);
+        second[3][..3].copy_from_slice(&first[..3]);
         second[3][3] = power;
 
         let top = power.max(theta[4]);
-        let (power_part, floor_part) = ((power - top).exp(), (theta[4] - top).exp());
+        let (power_part, floor_part) = (exp(power - top), exp(theta[4] - top));
         let sum = power_part + floor_part;
         let p = power_part / sum;
         let mut gradient = [0.0; 5];
         let mut hessian = [[0.0; 5]; 5];
+        lower!(
+            4,
+            r,
+            c,
+            hessian[r][c] = p * (second[r][c] + (1.0 - p) * first[r] * first[c])
+        );
         for r in 0..4 {
             gradient[r] = p * first[r];
-            for c in 0..=r {
-                hessian[r][c] = p * (second[r][c] + (1.0 - p) * first[r] * first[c]);
-            }
             hessian[4][r] = -p * (1.0 - p) * first[r];
         }
         gradient[4] = 1.0 - p;
         hessian[4][4] = p * (1.0 - p);
         Local {
-            value: top + sum.ln(),
+            value: top + ln(sum),
             gradient,
             hessian,
         }
@@ -436,13 +449,9 @@ impl Form<5> for Joint {
 /// ln(1 + e^z) and its derivative, without overflow.
 #[inline(always)]
 fn softplus(z: f64) -> (f64, f64) {
-    let e = (-z.abs()).exp();
-    let logistic = if z >= 0.0 {
-        1.0 / (1.0 + e)
-    } else {
-        e / (1.0 + e)
-    };
-    (z.max(0.0) + e.ln_1p(), logistic)
+    let e = exp(-z.abs());
+    let logistic = (if z >= 0.0 { 1.0 } else { e }) / (1.0 + e);
+    (z.max(0.0) + ln_1p(e), logistic)
 }
 
 impl<const INPUTS: usize, const K: usize> Form<K> for Saturating<INPUTS> {
@@ -460,10 +469,15 @@ impl<const INPUTS: usize, const K: usize> Form<K> for Saturating<INPUTS> {
         let mut hessian = [[0.0; K]; K];
         for r in 1..K {
             gradient[r] = share * along[r];
-            for c in 1..=r {
+        }
+        lower!(
+            K,
+            r,
+            c,
+            if c > 0 {
                 hessian[r][c] = bend * along[r] * along[c];
             }
-        }
+        );
         Local {
             value: theta[0] - below,
             gradient,
@@ -480,7 +494,7 @@ impl Form<6> for Broken {
         let [scale, a, b, break_at, ln_f, floor] = *theta;
         let x = ln_x[0];
         // Beyond these the break is a corner or no break at all.
-        let f = ln_f.clamp(-40.0, 40.0).exp();
+        let f = exp(ln_f.clamp(-40.0, 40.0));
         let u = (x - break_at) / f;
         let (plus, s) = softplus(u);
         let falling = scale - a * x - b * f * plus;
@@ -495,22 +509,25 @@ impl Form<6> for Broken {
         second[4][4] = b * (turn - f * bend * u * u);
 
         let top = falling.max(floor);
-        let (part, rest) = ((falling - top).exp(), (floor - top).exp());
+        let (part, rest) = (exp(falling - top), exp(floor - top));
         let sum = part + rest;
         let p = part / sum;
         let mut gradient = [0.0; 6];
         let mut hessian = [[0.0; 6]; 6];
+        lower!(
+            5,
+            r,
+            c,
+            hessian[r][c] = p * (second[r][c] + (1.0 - p) * first[r] * first[c])
+        );
         for r in 0..5 {
             gradient[r] = p * first[r];
-            for c in 0..=r {
-                hessian[r][c] = p * (second[r][c] + (1.0 - p) * first[r] * first[c]);
-            }
             hessian[5][r] = -p * (1.0 - p) * first[r];
         }
         gradient[5] = 1.0 - p;
         hessian[5][5] = p * (1.0 - p);
         Local {
-            value: top + sum.ln(),
+            value: top + ln(sum),
             gradient,
             hessian,
         }

@@ -11,12 +11,14 @@ pub mod bootstrap;
 pub mod buy;
 pub mod compare;
 pub mod design;
+mod elementary;
 pub mod fit;
 pub mod frontier;
 pub mod laws;
 mod minimise;
 mod normal;
 pub mod report;
+mod starts;
 pub mod validate;
 
 pub use bootstrap::{Bootstrap, BootstrapOptions, Interval};

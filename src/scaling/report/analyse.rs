@@ -1,9 +1,10 @@
 //! From the rows of a study to its report.
 
 use super::super::bootstrap::{Bootstrap, bootstrap};
-use super::super::fit::{Fit, FitOptions, fit, geometric};
+use super::super::fit::{Fit, FitOptions, fit};
 use super::super::frontier::{frontier, iso_flop_slice};
 use super::super::laws::Law;
+use super::super::starts::geometric;
 use super::super::validate::{
     Extrapolation, extrapolate, influence, leave_one_level_out, split_by_cost,
 };
