@@ -1,13 +1,16 @@
 //! How surely the parameters are known: bootstrap over runs, and over queries.
 //!
-//! A replicate draws as many runs as there are, with replacement, and refits from the optimum; rows of
-//! one run stay together, because they share its luck. Where the rows keep per-query values, a
-//! replicate also draws the queries, once for all rows, since every run answered the same ones (runs x
-//! queries, the pigeonhole bootstrap of Owen 2007). Replicate r uses its own random stream, so the
-//! result does not depend on threads or on the number of replicates.
+//! A replicate weighs every run by an exponential variable and refits from the optimum (Rubin 1981; Jin, Ying
+//! and Wei 2001 for objectives like this one); rows of one run share its weight, because they share its
+//! luck. Drawing runs with replacement, the usual way, leaves whole sizes out of small sweeps: of twelve runs
+//! at four sizes and five parameters such intervals covered 100 % instead of 95. Where the rows keep
+//! per-query values, a replicate also draws the queries, once for all rows, since every run answered the
+//! same ones (runs x queries, after the pigeonhole bootstrap of Owen 2007). Replicate r uses its own random
+//! stream, so the result does not depend on threads or on the number of replicates.
 //!
 //! Intervals: percentile, and BCa (Efron 1987) with the acceleration from leaving out one run at a
-//! time, both at levels widened for few runs (Hesterberg 2015). The report says how many there were.
+//! time, both at levels widened for few runs and rows. The report says how many there were. BCa covers
+//! what it says from twelve runs on; percentile intervals are too wide by a few percent of coverage.
 
 use rand::RngExt;
 use rayon::prelude::*;
@@ -50,9 +53,11 @@ pub struct Bootstrap {
     /// For every run in order of first appearance: its name and the search point without it, or
     /// `None` where the remaining rows do not determine the law.
     pub without_run: Vec<(String, Option<Vec<f64>>)>,
+    /// Rows fitted.
+    pub num_rows: usize,
     /// Queries resampled, 0 if only runs were.
     pub num_queries: usize,
-    /// Draws thrown away because they had fewer distinct inputs than parameters or a value <= 0.
+    /// Draws of queries thrown away because a row's mean over them was not positive.
     pub redrawn: usize,
     /// Coverage that the intervals aim at.
     pub level: f64,
@@ -105,8 +110,9 @@ pub fn bootstrap(
         clusters: names.len(),
         k: law.num_params(),
     };
-    // Drawing one run from one run is no draw: then only queries can tell the uncertainty.
-    if names.len() < 2 && num_queries == 0 {
+    // Weighing one run changes nothing: then only queries can tell the uncertainty.
+    let one_run = names.len() < 2 && num_queries == 0;
+    if one_run || sample.num_distinct(&vec![1.0; rows.len()]) < law.num_params() {
         return Err(too_few());
     }
     let start = sample.centred(&fit.theta);
@@ -121,18 +127,16 @@ pub fn bootstrap(
     };
     let replicate = |index: usize| -> Option<(Vec<f64>, usize)> {
         let mut rng = stream(options.seed, "bootstrap", &[index as u64]);
-        let mut per_run = vec![0.0; names.len()];
         for attempt in 0..MAX_ATTEMPTS {
-            per_run.fill(0.0);
-            for _ in 0..names.len() {
-                per_run[rng.random_range(0..names.len())] += 1.0;
-            }
+            let per_run: Vec<f64> = (0..names.len())
+                .map(|_| -(1.0 - rng.random::<f64>()).ln())
+                .collect();
             let weights: Vec<f64> = cluster.iter().map(|&c| per_run[c]).collect();
             let ln_y = (num_queries > 0).then(|| resample_queries(rows, num_queries, &mut rng));
             let positive = ln_y
                 .as_ref()
                 .is_none_or(|ys| ys.iter().all(|y| y.is_finite()));
-            if positive && sample.num_distinct(&weights) >= law.num_params() {
+            if positive {
                 return Some((refit(ln_y.as_deref(), &weights), attempt));
             }
         }
@@ -162,6 +166,7 @@ pub fn bootstrap(
         law,
         thetas: drawn.into_iter().map(|(theta, _)| theta).collect(),
         without_run,
+        num_rows: rows.len(),
         num_queries,
         redrawn,
         level: options.level,
@@ -293,17 +298,24 @@ impl Bootstrap {
         [at(tail), at(1.0 - tail)]
     }
 
-    /// The normal quantile of `p`, widened for the number of runs.
+    /// The normal quantile of `p`, widened for few runs and rows.
     ///
-    /// Replicates of n runs spread too little by sqrt((n - 1) / n), and the spread itself is uncertain: the
-    /// quantile is that of Student's t with n - 1 degrees of freedom times sqrt(n / (n - 1)) (Hesterberg 2015,
-    /// "What teachers should know about the bootstrap", section 4.1.2). With one run, where only queries
-    /// are drawn, their number takes the place of n.
+    /// The residuals of n rows about k parameters are too small by sqrt((n - k) / n), and replicates of R runs
+    /// spread too little by sqrt((R - 1) / R); the larger of the two is made good. That the spread itself is
+    /// uncertain widens the normal quantile to that of Student's t with R - 1 degrees of freedom (Hesterberg
+    /// 2015, "What teachers should know about the bootstrap", section 4.1.2). With one run, where only
+    /// queries are drawn, their number takes the place of R. Chosen by measured coverage.
     fn expanded(&self, p: f64) -> f64 {
         let runs = self.without_run.len();
-        let n = if runs > 1 { runs } else { self.num_queries } as f64;
-        let freedom = (n - 1.0).max(1.0);
-        (n / freedom).sqrt() * normal::student_quantile(p, freedom)
+        let runs = if runs > 1 { runs } else { self.num_queries } as f64;
+        let freedom = (runs - 1.0).max(1.0);
+        let rows = self.num_rows as f64;
+        let of_rows = if self.without_run.len() > 1 {
+            rows / (rows - self.law.num_params() as f64)
+        } else {
+            1.0
+        };
+        (runs / freedom).max(of_rows).sqrt() * normal::student_quantile(p, freedom)
     }
 
     fn acceleration(&self, statistic: &impl Fn(&[f64]) -> f64) -> f64 {

@@ -111,13 +111,13 @@ struct End {
 const MANY: usize = 128;
 const THINNED: usize = 64;
 /// Where the rows are thinned, one start in so many is searched from on all rows all the same.
-const DIRECT: usize = 16;
+const DIRECT: usize = 32;
 
 /// Where the search from every start ends.
 ///
 /// Most passes of a search follow a curved valley to its lowest point, which few rows show as well as many:
 /// of many rows a random 64 lead every start to a minimum of theirs, and each distinct one of these is the start
-/// for all rows. One start in sixteen takes the direct way, lest all depend on the 64.
+/// for all rows. One start in thirty-two takes the direct way, lest all depend on the 64.
 fn search(law: Law, sample: &Sample, starts: &[Vec<f64>]) -> Vec<End> {
     let all = sample.points();
     let from = |points: &LogPoints, theta: &[f64], start: Start| {
