@@ -28,7 +28,7 @@ pub struct FitArgs {
     #[arg(long)]
     y: String,
     /// The form: power, power-free, broken, saturating (one input), joint, chinchilla, saturating-joint (two),
-    /// chinchilla-beam, saturating-beam (three), or auto, which compares those for a falling value by AICc.
+    /// chinchilla-beam, saturating-beam, reuse (three; reuse takes size, unique data and epochs), or auto, which compares those for a falling value by AICc.
     #[arg(long, default_value = "auto")]
     law: String,
     /// Column that names the run; rows of one run are resampled together [default: every row is a run].
@@ -86,6 +86,7 @@ pub fn run(args: &FitArgs, shared: &Shared) -> anyhow::Result<()> {
     }
     let symbols = match args.x.len() {
         1 => vec!["x"],
+        _ if laws == [Law::Reuse] => vec!["N", "U", "e"],
         count => ["N", "D", "w"][..count].to_vec(),
     };
     let question = Question {

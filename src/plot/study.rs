@@ -256,6 +256,16 @@ pub fn formula(law: Law, params: &[f64], symbols: &[&str]) -> String {
                 term(4, 2)
             )
         }
+        Law::Reuse => {
+            let (data, epochs, r) = (symbols[1], symbols[2], &p[4]);
+            format!(
+                "L = {} + {} + {}\u{a0}[{data}\u{a0}(1 + {r}\u{a0}(1 \u{2212} exp((1 \u{2212} {epochs})/{r})))]^{{{}}}",
+                p[5],
+                term(0, 0),
+                p[2],
+                number(-params[3])
+            )
+        }
         Law::Saturating | Law::SaturatingJoint | Law::SaturatingBeam => {
             let (h, c) = (&p[0], number(-params[p.len() - 1]));
             let terms = p[1..].iter().zip(&symbols[..law.num_inputs()]);

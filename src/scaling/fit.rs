@@ -213,6 +213,14 @@ impl Sample {
             let mut logs = [0.0; MAX_INPUTS];
             for (input, &value) in row.x.iter().enumerate() {
                 logs[input] = ln(value, row_number, || format!("input {}", input + 1))?;
+                if law.counts_from_one(input) && value < 1.0 {
+                    return Err(ScalingError::BelowOne {
+                        row: row_number,
+                        input: input + 1,
+                        law: law.name(),
+                        value,
+                    });
+                }
             }
             ln_x.push(logs);
             ln_y.push(ln(row.y, row_number, || "the value".into())?);
@@ -243,7 +251,10 @@ impl Sample {
                 });
             }
         }
-        let centre = std::array::from_fn(|i| ln_x.iter().map(|x| x[i]).sum::<f64>() / n as f64);
+        let centre = std::array::from_fn(|i| match law.counts_from_one(i) {
+            true => 0.0,
+            false => ln_x.iter().map(|x| x[i]).sum::<f64>() / n as f64,
+        });
         for logs in &mut ln_x {
             for (log, centre) in logs.iter_mut().zip(&centre) {
                 *log -= centre;
@@ -505,6 +516,7 @@ pub(super) mod tests {
             Law::Joint => vec![3.22e4, 0.53, 3.49e3, 0.8, 0.04],
             Law::Chinchilla => vec![477.83, 0.34731, 2143.4, 0.36717, 1.81722],
             Law::ChinchillaBeam => vec![477.83, 0.34731, 2143.4, 0.36717, 0.8, 0.6, 1.81722],
+            Law::Reuse => vec![477.83, 0.34731, 2143.4, 0.36717, 15.4, 1.81722],
             Law::Saturating => vec![0.8, 0.6, -0.5],
             Law::SaturatingJoint => vec![0.8, 0.4, 0.3, -10.0],
             Law::SaturatingBeam => vec![0.8, 0.4, 0.3, 0.5, -11.0],
@@ -648,6 +660,30 @@ pub(super) mod tests {
                 .unwrap()
                 .warnings
                 .is_empty()
+        );
+    }
+
+    #[test]
+    fn what_repeated_data_are_worth_needs_epochs() {
+        let mut rows = planted(Law::Reuse, &example(Law::Reuse));
+        let options = FitOptions { starts: 100 };
+        let noisy = fit(Law::Reuse, &noisy(&rows, 0.003, 7), &options).unwrap();
+        assert!(
+            (noisy.params[4] / 15.4).ln().abs() < 0.15,
+            "{:?}",
+            noisy.params
+        );
+        let once: Vec<Observation> = rows.iter().filter(|row| row.x[2] == 1.0).cloned().collect();
+        let error = fit(Law::Reuse, &once, &options).unwrap_err().to_string();
+        assert!(
+            error.starts_with("input 3 of `reuse` takes 1 distinct"),
+            "{error}"
+        );
+        rows[4].x[2] = 0.5;
+        let error = fit(Law::Reuse, &rows, &options).unwrap_err().to_string();
+        assert!(
+            error.starts_with("row 5: input 3 of `reuse` is 0.5"),
+            "{error}"
         );
     }
 

@@ -28,6 +28,10 @@ pub enum Law {
     Chinchilla,
     /// `L = E + A N^-a + B D^-b + G w^-g`: joint in size, data and beam width. k = 7.
     ChinchillaBeam,
+    /// `L = E + A N^-a + B D'^-b` with `D' = U (1 + r (1 - exp(-(e - 1)/r)))`: joint in size, unique data U and epochs
+    /// e over them (at least 1); repeated data are worth ever less, r epochs of new ones at most (Muennighoff et
+    /// al. 2023, equation 5). k = 6.
+    Reuse,
     /// `M = h / (1 + exp(-(s ln x + c)))`: a measure that saturates at h. k = 3.
     Saturating,
     /// `M = h / (1 + exp(-(s ln N + t ln D + c)))`: a saturating measure, joint in size and data. k = 4.
@@ -41,7 +45,7 @@ pub enum Law {
 
 impl Law {
     /// Every law, simplest first.
-    pub const ALL: [Law; 9] = [
+    pub const ALL: [Law; 10] = [
         Law::PowerFree,
         Law::Power,
         Law::Saturating,
@@ -49,6 +53,7 @@ impl Law {
         Law::SaturatingBeam,
         Law::Joint,
         Law::Chinchilla,
+        Law::Reuse,
         Law::Broken,
         Law::ChinchillaBeam,
     ];
@@ -61,6 +66,7 @@ impl Law {
             Law::Joint => "joint",
             Law::Chinchilla => "chinchilla",
             Law::ChinchillaBeam => "chinchilla-beam",
+            Law::Reuse => "reuse",
             Law::Saturating => "saturating",
             Law::SaturatingJoint => "saturating-joint",
             Law::SaturatingBeam => "saturating-beam",
@@ -83,7 +89,7 @@ impl Law {
         match self {
             Law::PowerFree | Law::Power | Law::Saturating | Law::Broken => 1,
             Law::Joint | Law::Chinchilla | Law::SaturatingJoint => 2,
-            Law::ChinchillaBeam | Law::SaturatingBeam => 3,
+            Law::ChinchillaBeam | Law::Reuse | Law::SaturatingBeam => 3,
         }
     }
 
@@ -95,6 +101,7 @@ impl Law {
             Law::Joint => &["A", "a", "B", "b", "E"],
             Law::Chinchilla => &["A", "a", "B", "b", "E"],
             Law::ChinchillaBeam => &["A", "a", "B", "b", "G", "g", "E"],
+            Law::Reuse => &["A", "a", "B", "b", "r", "E"],
             Law::Saturating => &["h", "s", "c"],
             Law::SaturatingJoint => &["h", "s", "t", "c"],
             Law::SaturatingBeam => &["h", "s", "t", "u", "c"],
@@ -123,6 +130,10 @@ impl Law {
                 "L({0}, {1}, {2}) = E + A {0}^-a + B {1}^-b + G {2}^-g",
                 symbols[0], symbols[1], symbols[2]
             ),
+            Law::Reuse => format!(
+                "L({0}, {1}, {2}) = E + A {0}^-a + B ({1} (1 + r (1 - exp(-({2} - 1)/r))))^-b",
+                symbols[0], symbols[1], symbols[2]
+            ),
             Law::Saturating | Law::SaturatingJoint | Law::SaturatingBeam => {
                 let names = self.param_names()[1..].iter().zip(symbols);
                 let terms: Vec<String> = names.map(|(p, x)| format!("{p} ln {x}")).collect();
@@ -142,6 +153,11 @@ impl Law {
     /// True for a measure that rises to a ceiling, false for a loss that falls.
     pub fn saturates(self) -> bool {
         self.param_names()[0] == "h"
+    }
+
+    /// True if input `input` (0-based) counts from one, so that its unit is not free: the epochs of [`Law::Reuse`].
+    pub fn counts_from_one(self, input: usize) -> bool {
+        self == Law::Reuse && input == 2
     }
 
     /// True if the law has a floor E.
@@ -173,6 +189,9 @@ impl Law {
                 natural[0] = theta[0].exp();
                 natural
             }
+            Law::Reuse => (theta.iter().enumerate())
+                .map(|(i, &t)| if matches!(i, 1 | 3) { t } else { t.exp() })
+                .collect(),
             Law::Broken => vec![
                 theta[0].exp(),
                 theta[1],
@@ -210,6 +229,9 @@ impl Law {
                 theta[0] = natural[0].ln();
                 theta
             }
+            Law::Reuse => (natural.iter().enumerate())
+                .map(|(i, &p)| if matches!(i, 1 | 3) { p } else { p.ln() })
+                .collect(),
             Law::Broken => vec![
                 natural[0].ln(),
                 natural[1],
@@ -221,7 +243,8 @@ impl Law {
         }
     }
 
-    /// `theta` for inputs divided by `exp(centre)`: the law's values stay what they were.
+    /// `theta` for inputs divided by `exp(centre)`: the law's values stay what they were. An input that counts from
+    /// one stays where it is.
     pub(super) fn recentred(self, theta: &[f64], centre: &[f64; MAX_INPUTS]) -> Vec<f64> {
         let mut moved = theta.to_vec();
         match self {
@@ -234,6 +257,10 @@ impl Law {
                 for (j, centre) in centre.iter().enumerate().take(self.num_inputs()) {
                     moved[2 * j] -= theta[2 * j + 1] * centre;
                 }
+            }
+            Law::Reuse => {
+                moved[0] -= theta[1] * centre[0];
+                moved[2] -= theta[3] * centre[1];
             }
             Law::Saturating | Law::SaturatingJoint | Law::SaturatingBeam => {
                 let inputs = self.num_inputs();
@@ -286,6 +313,7 @@ macro_rules! with_form {
             forms::Law::Joint => arm!(forms::Joint, 5),
             forms::Law::Chinchilla => arm!(forms::Sum<2>, 5),
             forms::Law::ChinchillaBeam => arm!(forms::Sum<3>, 7),
+            forms::Law::Reuse => arm!(forms::Reuse, 6),
             forms::Law::Saturating => arm!(forms::Saturating<1>, 3),
             forms::Law::SaturatingJoint => arm!(forms::Saturating<2>, 4),
             forms::Law::SaturatingBeam => arm!(forms::Saturating<3>, 5),
@@ -335,6 +363,7 @@ pub(super) struct Power;
 pub(super) struct Joint;
 /// A ceiling times a logistic function of INPUTS logarithms: theta = (ln h, s, .., c).
 pub(super) struct Saturating<const INPUTS: usize>;
+pub(super) struct Reuse;
 pub(super) struct Broken;
 /// Sum of TERMS falling powers and a floor: theta = (ln A, a, ln B, b, .., ln E).
 pub(super) struct Sum<const TERMS: usize>;
@@ -446,6 +475,75 @@ impl Form<5> for Joint {
     }
 }
 
+impl Form<6> for Reuse {
+    /// theta = (ln A, a, ln B, b, ln r, ln E); ln L = lse(ln A - a ln N, ln B - b (ln U + g), ln E) with g = ln(1 + h),
+    /// h = r (1 - exp(-(e - 1) / r)).
+    #[inline(always)]
+    fn at(theta: &[f64; 6], ln_x: &[f64; MAX_INPUTS]) -> Local<6> {
+        let [size_scale, a, data_scale, b, ln_r, floor] = *theta;
+        // Beyond these every epoch is as good as the first, or worth nothing.
+        let r = exp(ln_r.clamp(-40.0, 40.0));
+        let repeated = exp(ln_x[2]) - 1.0;
+        let u = (if repeated > 0.0 { repeated } else { 0.0 }) / r;
+        let left = exp(-u);
+        let gained = one_minus_exp(u);
+        let whole = 1.0 / (1.0 + r * gained);
+        // g and its first and second derivative in ln r.
+        let g = ln_1p(r * gained);
+        let slope = r * (gained - u * left);
+        let first_g = slope * whole;
+        let second_g = (slope - r * u * u * left) * whole - first_g * first_g;
+
+        let size = size_scale - a * ln_x[0];
+        let along = ln_x[1] + g;
+        let data = data_scale - b * along;
+        let top = size.max(data).max(floor);
+        let parts = [exp(size - top), exp(data - top), exp(floor - top)];
+        let sum = parts[0] + parts[1] + parts[2];
+        let whole = 1.0 / sum;
+        let (p, q) = (parts[0] * whole, parts[1] * whole);
+        let first = [1.0, -along, -b * first_g];
+        let gradient = [
+            p,
+            -p * ln_x[0],
+            q,
+            q * first[1],
+            q * first[2],
+            parts[2] * whole,
+        ];
+        let mut hessian = [[0.0; 6]; 6];
+        hessian[0][0] = p;
+        hessian[1][0] = gradient[1];
+        hessian[1][1] = -gradient[1] * ln_x[0];
+        lower!(3, r, c, hessian[2 + r][2 + c] = q * first[r] * first[c]);
+        hessian[4][3] -= q * first_g;
+        hessian[4][4] -= q * b * second_g;
+        hessian[5][5] = gradient[5];
+        lower!(6, r, c, hessian[r][c] -= gradient[r] * gradient[c]);
+        Local {
+            value: top + ln(sum),
+            gradient,
+            hessian,
+        }
+    }
+}
+
+/// 1 - e^-u of u >= 0, exact for small u too: by its series below 1/32.
+#[inline(always)]
+fn one_minus_exp(u: f64) -> f64 {
+    let mut series = 1.0;
+    let mut i = 9.0;
+    for _ in 0..8 {
+        series = 1.0 - u / i * series;
+        i -= 1.0;
+    }
+    if u < 0.03125 {
+        u * series
+    } else {
+        1.0 - exp(-u)
+    }
+}
+
 /// ln(1 + e^z) and its derivative, without overflow.
 #[inline(always)]
 fn softplus(z: f64) -> (f64, f64) {
@@ -545,6 +643,7 @@ mod tests {
             Law::Joint => vec![3.0e4, 0.53, 3.5e3, 0.9, 0.04],
             Law::Chinchilla => vec![477.83, 0.34731, 2143.4, 0.36717, 1.81722],
             Law::ChinchillaBeam => vec![477.83, 0.34731, 2143.4, 0.36717, 0.8, 0.6, 1.81722],
+            Law::Reuse => vec![477.83, 0.34731, 2143.4, 0.36717, 15.4, 1.81722],
             Law::Saturating => vec![0.9, 0.4, -7.0],
             Law::SaturatingJoint => vec![0.9, 0.4, 0.2, -11.0],
             Law::SaturatingBeam => vec![0.9, 0.4, 0.2, 0.5, -12.0],
@@ -572,6 +671,32 @@ mod tests {
                 &[x, 10.0, 16.0],
             ),
             4.0,
+        );
+        // 8 epochs of 100 when none but the first is worth anything, and when all are worth the same.
+        close(
+            at(
+                Law::Reuse,
+                &[1000.0, 0.5, 10.0, 0.5, 1e-14, 1.5],
+                &[x, 100.0, 8.0],
+            ),
+            3.5,
+        );
+        close(
+            at(
+                Law::Reuse,
+                &[1000.0, 0.5, 10.0, 1.0, 1e15, 1.5],
+                &[x, 100.0, 8.0],
+            ),
+            2.5 + 10.0 / 800.0,
+        );
+        // r = 1, 1 + ln 2 epochs: D' = 100 (1 + 1/2)
+        close(
+            at(
+                Law::Reuse,
+                &[1000.0, 0.5, 15.0, 1.0, 1.0, 1.5],
+                &[x, 100.0, 1.0 + 2f64.ln()],
+            ),
+            2.6,
         );
         // [(4e6/1e6)^(1/2) + 2/1]^2 + 1 = 17
         close(
@@ -608,6 +733,13 @@ mod tests {
             let (natural, x) = example(law);
             let theta = law.theta(&natural);
             let centre = [3.0, -2.0, 0.5];
+            let centre = std::array::from_fn(|i| {
+                if law.counts_from_one(i) {
+                    0.0
+                } else {
+                    centre[i]
+                }
+            });
             let moved = law.recentred(&theta, &centre);
             let moved_x: Vec<f64> = x.iter().zip(&centre).map(|(x, c)| x / c.exp()).collect();
             let (before, after) = (law.ln_value(&theta, &x), law.ln_value(&moved, &moved_x));

@@ -95,6 +95,21 @@ pub enum ScalingError {
         /// What was found.
         value: f64,
     },
+    /// Fewer epochs than one.
+    #[error(
+        "row {row}: input {input} of `{law}` is {value}, expected at least 1: the epochs over the unique data that \
+         were read"
+    )]
+    BelowOne {
+        /// 1-based row.
+        row: usize,
+        /// 1-based position of the input.
+        input: usize,
+        /// Name of the law.
+        law: &'static str,
+        /// What was found.
+        value: f64,
+    },
     /// Per-query values that do not belong to the row's value.
     #[error(
         "row {row}: the per-query values have mean {mean}, but the value is {value}; \

@@ -68,6 +68,16 @@ pub(super) fn start_grid(law: Law, wanted: usize, mean: f64, max: f64) -> Vec<Ve
                 }
             }
         }
+        Law::Reuse => {
+            // Those of the law without epochs, each with repeated data of little and of much worth.
+            for start in start_grid(Law::Chinchilla, wanted.div_ceil(2), mean, max) {
+                for worth in [3.0_f64, 30.0] {
+                    let mut theta = start.clone();
+                    theta.insert(4, worth.ln());
+                    starts.push(theta);
+                }
+            }
+        }
         Law::Joint => {
             let parts: [f64; 3] = [0.1, 0.5, 0.9];
             let count = per_axis(9, 2);
