@@ -400,6 +400,7 @@ impl<const TERMS: usize, const K: usize> Form<K> for Sum<TERMS> {
         }
         let floor_share = exp(floor - top);
         let mut sum = floor_share;
+        #[allow(clippy::needless_range_loop)] // an iterator is not unrolled here
         for j in 0..TERMS {
             share[j] = exp(share[j] - top);
             sum += share[j];
