@@ -24,7 +24,8 @@ use std::path::{Path, PathBuf};
 use clock::{Clock, cpu_micros};
 use corpus::{Beam, MAX_LEN, Passages};
 use genret::index::{
-    Continuations, IndexOptions, LiveWriter, NgramIndex, Occurrence, PassageSet, SubstringIndex,
+    Continuations, Csr, IndexOptions, LiveWriter, NgramIndex, Occurrence, PassageSet,
+    SubstringIndex,
 };
 use genret::rng::stream;
 use genret::types::{PassageIdx, TokenId};
@@ -207,7 +208,7 @@ fn measure<I: SubstringIndex>(
     times: &mut Times,
 ) {
     let mut out = Continuations::new();
-    let (mut tokens, mut counts): (Vec<TokenId>, Vec<u32>) = (vec![], vec![]);
+    let mut copied = Csr::default();
     let mut found: Vec<Occurrence> = vec![];
     let mut sink = 0;
     for (len, beam) in beams.iter().enumerate() {
@@ -229,19 +230,14 @@ fn measure<I: SubstringIndex>(
             timed("enumerate", &mut || index.continuations(&states, &mut out));
             timed("copy", &mut || {
                 index.continuations(&states, &mut out);
-                tokens.clear();
-                counts.clear();
-                for row in out.iter() {
-                    tokens.extend_from_slice(row.tokens);
-                    row.extend_counts(&mut counts);
-                }
+                out.copy_to(&mut copied);
             });
             let mut moved: Vec<I::State> = Vec::with_capacity(beam.len());
             timed("step", &mut || {
                 moved.clear();
                 index.continuations(&states, &mut out);
                 for (row, (_, next, _)) in out.iter().zip(&beam) {
-                    if let Ok(nth) = row.tokens.binary_search(next) {
+                    if let Some(nth) = row.find(**next) {
                         moved.push(row.state(nth));
                     }
                 }
@@ -385,7 +381,7 @@ fn instructions(path: &Path, steps: usize, lengths: &[usize]) {
         moved.clear();
         index.continuations(&states, &mut out);
         for (row, (next, _)) in out.iter().zip(&beam) {
-            let nth = row.tokens.binary_search(next).expect("the token follows");
+            let nth = row.find(*next).expect("the token follows");
             moved.push(row.state(nth));
         }
     }

@@ -1,6 +1,6 @@
 //! What may be written next: one interface for n-gram indexes, identifier trees and free text.
 
-use crate::index::{Continuations, SharedRow, SubstringIndex, Trie, TrieState};
+use crate::index::{Continuations, Ends, SharedRow, SubstringIndex, Trie, TrieState};
 use crate::types::TokenId;
 
 /// A set of token sequences, walked token by token.
@@ -172,7 +172,7 @@ impl<C: Constraint> Constraint for Forced<'_, C> {
                 (0..row.tokens.len()).for_each(|nth| push(nth, FREE));
             } else {
                 for &(token, child) in &self.nodes[state.node as usize] {
-                    if let Ok(nth) = row.tokens.binary_search(&token) {
+                    if let Some(nth) = row.find(token) {
                         push(nth, child);
                     }
                 }
@@ -239,7 +239,7 @@ impl Constraint for FreeText {
             }
             out.push_shared_row(SharedRow {
                 tokens: &self.tokens,
-                ends: &self.ends,
+                ends: Ends::Far(&self.ends),
                 start: 0,
                 parent,
                 first_slot: 0,

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::error::IndexError;
 use super::file::{self, Header, Kind, Section};
 use super::ngram::NgramIndex;
-use super::nodes::{NodeTables, build_nodes};
+use super::nodes::{NodeTables, ShortEnds, build_nodes};
+use super::packed::pack;
 use super::suffix::{Symbol, sort_suffixes};
 use super::{BLOCK_TOKENS, Field};
 use crate::atomic_file;
@@ -30,7 +31,7 @@ pub struct IndexOptions {
     /// The longest n-gram that can be generated or counted, in tokens; 1 to 65,535, default 64.
     pub max_ngram_tokens: usize,
     /// N-grams that occur at least this often have their continuations listed in the file; default
-    /// 512. Lower is faster and larger.
+    /// 256. Lower is faster and larger.
     pub min_node_count: usize,
 }
 
@@ -38,7 +39,7 @@ impl Default for IndexOptions {
     fn default() -> Self {
         Self {
             max_ngram_tokens: 64,
-            min_node_count: 512,
+            min_node_count: 256,
         }
     }
 }
@@ -76,6 +77,7 @@ struct FieldParts<T> {
     suffixes: Vec<u32>,
     blocks: Vec<u32>,
     tables: NodeTables,
+    ends: ShortEnds,
 }
 
 impl IndexBuilder {
@@ -345,12 +347,15 @@ fn build_fields<T: Symbol>(
         text.symbols.extend([T::SEPARATOR; END_SEPARATORS]);
         text.symbols.shrink_to_fit();
         let suffixes = sort_suffixes(&text.symbols, vocab_size, options.max_ngram_tokens, sorted);
-        let tables = build_nodes(
+        let mut tables = build_nodes(
             &text.symbols,
             &suffixes,
             options.min_node_count,
             options.max_ngram_tokens.min(MAX_NODE_DEPTH),
         );
+        let ends = ShortEnds::new(&tables);
+        (tables.nodes, tables.ends) = (vec![], vec![]);
+        let suffixes = pack(suffixes, text.symbols.len());
         let blocks = blocks(&text.starts);
         FieldParts {
             field,
@@ -358,6 +363,7 @@ fn build_fields<T: Symbol>(
             suffixes,
             blocks,
             tables,
+            ends,
         }
     });
     parts.collect()
@@ -389,9 +395,10 @@ fn sections<'a, T: Symbol>(
             (Kind::Suffixes, as_bytes(&parts.suffixes)),
             (Kind::Starts, as_bytes(&parts.text.starts)),
             (Kind::Blocks, as_bytes(&parts.blocks)),
-            (Kind::Nodes, as_bytes(&tables.nodes)),
+            (Kind::Nodes, as_bytes(&parts.ends.nodes)),
             (Kind::SlotTokens, as_bytes(&tables.tokens)),
-            (Kind::SlotEnds, as_bytes(&tables.ends)),
+            (Kind::FarEnds, as_bytes(&parts.ends.far)),
+            (Kind::NearEnds, as_bytes(&parts.ends.near)),
             (Kind::SlotIsNode, as_bytes(&tables.is_node)),
             (Kind::NodesBefore, as_bytes(&tables.nodes_before)),
         ]

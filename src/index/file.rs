@@ -5,7 +5,7 @@
 //! ```text
 //! offset  bytes  header
 //!      0      8  magic "genretNG"
-//!      8      4  format version (1)
+//!      8      4  format version (2)
 //!     24      8  fingerprint of the tokenizer
 //!     32      4  tokens of the vocabulary
 //!     36      4  bytes per symbol of the text (2 or 4); the largest symbol is the separator
@@ -18,15 +18,21 @@
 //! kind  section, per field                                            items
 //!    1  text: a separator after each passage and between two of its   u16 or u32
 //!       pseudo-queries, eight more at the end
-//!    2  suffixes: positions in the text, by the tokens there          u32 per token
+//!    2  suffixes: positions in the text, by the tokens there, each    u32
+//!       in as many bits as the text's last position needs (the text
+//!       with all of its separators; one at least), lowest bit first;
+//!       then the number of positions in a word of its own
 //!    3  starts: where each passage starts in the text, and where the  u32, passages + 1
 //!       last one's separator ends
 //!    4  blocks: the passage at every 64th position                    u32
-//!    5  nodes: first row, first slot                                  2 x u32, nodes + 1
+//!    5  nodes: first row, first slot, first end; that is a place in   3 x u32, nodes + 1
+//!       section 13, or behind all of those in section 7
 //!    6  tokens of the slots                                           u32 per slot
-//!    7  ends of the slots, in rows                                    u32 per slot
+//!    7  ends of the slots, in rows, of nodes with 65,536 or more      u32
 //!    8  whether a slot has a node                                     1 bit per slot, in u64
 //!    9  number of such slots before each u64 of section 8             u32
+//!   13  ends of the slots, in rows behind the node's first, of the    u16
+//!       other nodes
 //!       section without field
 //!   10  ends of the passages' external ids in section 11              u64, passages
 //!   11  external ids, UTF-8, one after the other                      bytes
@@ -42,7 +48,7 @@ use crate::section_file::{self, Bytes, Fault, Format, OWN_BYTES, Plain, SectionF
 
 const FORMAT: Format = Format {
     magic: b"genretNG",
-    version: 1,
+    version: 2,
 };
 
 /// What a section holds; the numbers are part of the format.
@@ -55,28 +61,30 @@ pub(super) enum Kind {
     Blocks = 4,
     Nodes = 5,
     SlotTokens = 6,
-    SlotEnds = 7,
+    FarEnds = 7,
     SlotIsNode = 8,
     NodesBefore = 9,
     IdEnds = 10,
     IdBytes = 11,
     TokenizerHint = 12,
+    NearEnds = 13,
 }
 
 /// Names of the kinds, from kind 1.
-const PARTS: [&str; 12] = [
+const PARTS: [&str; 13] = [
     "text",
     "suffixes",
     "passage starts",
     "passage blocks",
     "lists",
     "list tokens",
-    "list ends",
+    "far list ends",
     "list children",
     "list child counts",
     "id ends",
     "ids",
     "tokenizer path",
+    "list ends",
 ];
 
 /// The numbers of the header.

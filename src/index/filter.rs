@@ -17,7 +17,8 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::error::IndexError;
 use super::live::LiveIndex;
 use super::nodes::NodeTables;
-use super::rows::{FieldData, Text};
+use super::packed::PackedRows;
+use super::rows::FieldData;
 use crate::section_file::as_bytes;
 use crate::types::PassageIdx;
 
@@ -161,10 +162,7 @@ impl KeptRows {
 impl FieldData {
     /// The field of an index in which the passages outside `subset` have no tokens.
     pub(super) fn restricted_to(&self, subset: &PassageSet) -> Self {
-        let text_len = match &self.text {
-            Text::Narrow(text) => text.len(),
-            Text::Wide(text) => text.len(),
-        };
+        let text_len = self.text.len();
         let mut inside = vec![0u64; text_len.div_ceil(64)];
         for (passage, bounds) in self.starts.windows(2).enumerate() {
             if subset.contains(PassageIdx(passage as u32)) {
@@ -177,7 +175,7 @@ impl FieldData {
         Self::new(
             self.header,
             self.text.clone(),
-            rows.into(),
+            rows,
             self.starts.clone(),
             self.blocks.clone(),
             tables,
@@ -201,9 +199,8 @@ impl FieldData {
                 continue;
             };
             let mut start = kept.rank(list.first_row);
-            for (slot, (&token, &end)) in (list.first_slot..).zip(list.tokens.iter().zip(list.ends))
-            {
-                let end = kept.rank(end);
+            for (slot, (nth, &token)) in (list.first_slot..).zip(list.tokens.iter().enumerate()) {
+                let end = kept.rank(list.ends.get(list.first_row, nth));
                 if end > start {
                     let child = self.child_node(slot).map(|child| child as usize);
                     let child = child.filter(|&child| {
@@ -241,21 +238,24 @@ fn set_bits(words: &mut [u64], range: Range<usize>) {
 }
 
 /// The rows whose position has its bit set, and which they are.
-fn keep_rows(rows: &[u32], inside: &[u64]) -> (Vec<u32>, KeptRows) {
-    let chunks: Vec<(Vec<u32>, Vec<u64>)> = rows
-        .par_chunks(CHUNK_ROWS)
+fn keep_rows(rows: &PackedRows, inside: &[u64]) -> (Vec<u32>, KeptRows) {
+    let chunks: Vec<(Vec<u32>, Vec<u64>)> = (0..rows.len().div_ceil(CHUNK_ROWS))
+        .into_par_iter()
         .map(|chunk| {
+            let chunk = chunk * CHUNK_ROWS..rows.len().min((chunk + 1) * CHUNK_ROWS);
             let mut kept = Vec::with_capacity(chunk.len());
             let mut words = Vec::with_capacity(chunk.len().div_ceil(64));
-            for rows in chunk.chunks(64) {
-                let mut bits = 0u64;
-                for (nth, &position) in rows.iter().enumerate() {
+            for start in chunk.clone().step_by(64) {
+                let (mut bits, mut block) = (0u64, [0; 64]);
+                let some = start as u32..chunk.end.min(start + 64) as u32;
+                for (nth, position) in rows.positions(some).enumerate() {
                     let word = inside.get(position as usize / 64).copied().unwrap_or(0);
                     bits |= (word >> (position % 64) & 1) << nth;
+                    block[nth] = position;
                 }
                 words.push(bits);
                 while bits != 0 {
-                    kept.push(rows[bits.trailing_zeros() as usize]);
+                    kept.push(block[bits.trailing_zeros() as usize]);
                     bits &= bits - 1;
                 }
             }
@@ -263,7 +263,7 @@ fn keep_rows(rows: &[u32], inside: &[u64]) -> (Vec<u32>, KeptRows) {
         })
         .collect();
     let mut kept = Vec::with_capacity(chunks.iter().map(|(kept, _)| kept.len()).sum());
-    let mut words = Vec::with_capacity(rows.len().div_ceil(64));
+    let mut words: Vec<u64> = Vec::with_capacity(rows.len().div_ceil(64));
     for (chunk_kept, chunk_words) in chunks {
         kept.extend(chunk_kept);
         words.extend(chunk_words);

@@ -338,13 +338,14 @@ impl SubstringIndex for NgramIndex {
         out.clear();
         match &state.0 {
             Place::Once { position, .. } => {
-                let rows = std::slice::from_ref(position);
+                let rows = std::iter::once(*position);
                 self.data().occurrences(rows, self.field, limit, out);
             }
             Place::Node { start, end, .. }
             | Place::Slot { start, end, .. }
             | Place::Rows { start, end, .. } => {
-                let rows = self.data().rows(*start, *end);
+                let rows = &self.data().suffixes;
+                let rows = rows.positions(rows.range(*start, *end));
                 self.data().occurrences(rows, self.field, limit, out);
             }
         }

@@ -55,6 +55,46 @@ impl NodeTables {
     }
 }
 
+/// The ends of the slots in half of their bytes, as the file of an index has them.
+#[derive(Default)]
+pub(super) struct ShortEnds {
+    /// Per node its first row, its first slot and its first end: a place in `near`, or behind all of them
+    /// in `far`; one more at the end.
+    pub(super) nodes: Vec<[u32; 3]>,
+    /// Ends of the slots of nodes with fewer than 65,536 rows, less the first row of the node.
+    pub(super) near: Vec<u16>,
+    /// Ends of the slots of the others.
+    pub(super) far: Vec<u32>,
+}
+
+impl ShortEnds {
+    pub(super) fn new(tables: &NodeTables) -> Self {
+        let mut short = Self::default();
+        let mut far_nodes = vec![];
+        for (number, node) in tables.nodes.windows(2).enumerate() {
+            let [[first_row, first_slot], [_, end_slot]] = [node[0], node[1]];
+            let ends = &tables.ends[first_slot as usize..end_slot as usize];
+            let rows = ends.last().map_or(0, |end| end - first_row);
+            let first_end = if rows <= u16::MAX.into() {
+                let near = ends.iter().map(|end| (end - first_row) as u16);
+                short.near.extend(near);
+                short.near.len() - ends.len()
+            } else {
+                far_nodes.push(number);
+                short.far.extend(ends);
+                short.far.len() - ends.len()
+            };
+            short.nodes.push([first_row, first_slot, first_end as u32]);
+        }
+        for node in far_nodes {
+            short.nodes[node][2] += short.near.len() as u32;
+        }
+        let end = tables.nodes.last().copied().unwrap_or_default();
+        short.nodes.push([end[0], end[1], 0]);
+        short
+    }
+}
+
 /// The node of a slot, if it has one.
 #[inline(always)]
 pub(super) fn child_node(is_node: &[u64], nodes_before: &[u32], slot: u32) -> Option<u32> {
@@ -82,10 +122,11 @@ pub(super) fn build_nodes<T: Symbol>(
             .map(|&(start, end)| split_rows(text, suffixes, start, end, depth))
             .collect();
         let mut next = vec![];
-        for (&(start, _), list) in level.iter().zip(&lists) {
+        // Each list is freed when it is in the tables.
+        for (&(start, _), list) in level.iter().zip(lists) {
             tables.start_node(start);
             let mut before = start;
-            for &(token, end) in list {
+            for (token, end) in list {
                 let wide = (end - before) as usize >= min_count && depth + 1 < max_depth;
                 if wide {
                     next.push((before, end));
@@ -175,5 +216,30 @@ mod tests {
         assert_eq!(tables.ends, [3, 6, 3, 4, 1]);
         assert_eq!(tables.is_node, [0b111]);
         assert_eq!(tables.nodes_before, [0]);
+        let short = ShortEnds::new(&tables);
+        assert_eq!(
+            short.nodes,
+            [[0, 0, 0], [0, 2, 2], [3, 3, 3], [0, 4, 4], [6, 5, 0]]
+        );
+        assert_eq!((short.near, short.far), (vec![3, 6, 3, 1, 1], vec![]));
+    }
+
+    #[test]
+    fn ends_that_need_four_bytes_lie_behind_those_that_need_two() {
+        let mut tables = NodeTables::default();
+        for (first_row, ends) in [(0, [65_535, 65_536]), (7, [9, 65_542]), (9, [10, 11])] {
+            tables.start_node(first_row);
+            for (token, end) in (0..).map(TokenId).zip(ends) {
+                tables.push(token, end, false);
+            }
+        }
+        tables.finish(70_000);
+        let short = ShortEnds::new(&tables);
+        assert_eq!(short.near, [2, 65_535, 1, 2]);
+        assert_eq!(short.far, [65_535, 65_536]);
+        assert_eq!(
+            short.nodes,
+            [[0, 0, 4], [7, 2, 0], [9, 4, 2], [70_000, 6, 0]]
+        );
     }
 }

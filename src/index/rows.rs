@@ -4,32 +4,35 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::continuations::find_token;
 use super::error::IndexError;
 use super::file::{Header, IndexFile, Kind};
-use super::nodes::{NodeTables, child_node, run_end};
+use super::nodes::{NodeTables, ShortEnds, child_node, run_end};
+use super::packed::{PackedRows, pack};
 use super::suffix::Symbol;
-use super::{BLOCK_TOKENS, Continuations, Field, Occurrence, SEPARATOR, SharedRow};
+use super::{BLOCK_TOKENS, Continuations, Ends, Field, Occurrence, SEPARATOR, SharedRow};
 use crate::section_file::{View, prefetch};
 use crate::types::{PassageIdx, TokenId};
 
 /// States whose reads are issued together.
 const BATCH: usize = 32;
 /// Rows of a range whose text is requested before the range is read.
-const AHEAD: usize = 16;
+const AHEAD: u32 = 16;
 /// Ranges up to this many rows are read row by row, requested in time; of longer ones without a list
 /// (copies in the corpus, deep n-grams) the ends of runs are searched.
-const READ_ROWS: usize = 1024;
+const READ_ROWS: u32 = 1024;
 
 /// Text, rows and lists of one field.
 pub(super) struct FieldData {
     pub(super) header: Header,
     pub(super) text: Text,
-    pub(super) suffixes: View<u32>,
+    pub(super) suffixes: PackedRows,
     pub(super) starts: View<u32>,
     pub(super) blocks: View<u32>,
-    pub(super) nodes: View<[u32; 2]>,
+    pub(super) nodes: View<[u32; 3]>,
     pub(super) slot_tokens: View<TokenId>,
-    pub(super) slot_ends: View<u32>,
+    pub(super) near_ends: View<u16>,
+    pub(super) far_ends: View<u32>,
     pub(super) slot_is_node: View<u64>,
     pub(super) nodes_before: View<u32>,
     /// One bit per node: its list was found sound. Lists are checked when first used, so that opening
@@ -42,6 +45,16 @@ pub(super) struct FieldData {
 pub(super) enum Text {
     Narrow(View<u16>),
     Wide(View<u32>),
+}
+
+impl Text {
+    /// Symbols, separators included.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Narrow(text) => text.len(),
+            Self::Wide(text) => text.len(),
+        }
+    }
 }
 
 /// Where an n-gram stands in an [`NgramIndex`](super::NgramIndex).
@@ -78,7 +91,7 @@ pub(super) struct NodeList<'a> {
     pub(super) first_row: u32,
     pub(super) first_slot: u32,
     pub(super) tokens: &'a [TokenId],
-    pub(super) ends: &'a [u32],
+    pub(super) ends: Ends<'a>,
 }
 
 impl FieldData {
@@ -95,36 +108,32 @@ impl FieldData {
                 ));
             }
         };
+        let misfit = || IndexError::damaged(path, format!("the sections of {field:?} do not fit"));
+        let text_len = text.len();
+        let rows = file.section(path, Kind::Suffixes, at)?;
         let data = Self {
             header,
             text,
-            suffixes: file.section(path, Kind::Suffixes, at)?,
+            suffixes: PackedRows::new(rows, text_len).ok_or_else(misfit)?,
             starts: file.section(path, Kind::Starts, at)?,
             blocks: file.section(path, Kind::Blocks, at)?,
             nodes: file.section(path, Kind::Nodes, at)?,
             slot_tokens: file.section(path, Kind::SlotTokens, at)?,
-            slot_ends: file.section(path, Kind::SlotEnds, at)?,
+            near_ends: file.section(path, Kind::NearEnds, at)?,
+            far_ends: file.section(path, Kind::FarEnds, at)?,
             slot_is_node: file.section(path, Kind::SlotIsNode, at)?,
             nodes_before: file.section(path, Kind::NodesBefore, at)?,
             sound: vec![],
         };
-        let text_len = match &data.text {
-            Text::Narrow(text) => text.len(),
-            Text::Wide(text) => text.len(),
-        };
         let slots = data.slot_tokens.len();
         let fits = data.starts.len() == header.passages as usize + 1
-            && data.suffixes.len() <= text_len
             && text_len <= u32::MAX as usize
             && data.nodes.len() >= 2
-            && data.slot_ends.len() == slots
+            && data.near_ends.len() + data.far_ends.len() == slots
             && data.slot_is_node.len() == slots.div_ceil(64)
             && data.nodes_before.len() == data.slot_is_node.len();
         if !fits {
-            return Err(IndexError::damaged(
-                path,
-                format!("the sections of {field:?} do not fit"),
-            ));
+            return Err(misfit());
         }
         Ok(data.unchecked_lists())
     }
@@ -135,34 +144,30 @@ impl FieldData {
         tables.start_node(0);
         tables.finish(0);
         let text = Text::Narrow(vec![].into());
-        Self::new(
-            header,
-            text,
-            vec![].into(),
-            vec![0].into(),
-            vec![].into(),
-            tables,
-        )
+        Self::new(header, text, vec![], vec![0].into(), vec![].into(), tables)
     }
 
     /// A field of these parts, which fit each other.
     pub(super) fn new(
         header: Header,
         text: Text,
-        suffixes: View<u32>,
+        suffixes: Vec<u32>,
         starts: View<u32>,
         blocks: View<u32>,
         tables: NodeTables,
     ) -> Self {
+        let (short, rows) = (ShortEnds::new(&tables), pack(suffixes, text.len()));
         Self {
             header,
+            suffixes: PackedRows::new(rows.into(), text.len())
+                .expect("the rows were packed for it"),
             text,
-            suffixes,
             starts,
             blocks,
-            nodes: tables.nodes.into(),
+            nodes: short.nodes.into(),
             slot_tokens: tables.tokens.into(),
-            slot_ends: tables.ends.into(),
+            near_ends: short.near.into(),
+            far_ends: short.far.into(),
             slot_is_node: tables.is_node.into(),
             nodes_before: tables.nodes_before.into(),
             sound: vec![],
@@ -177,12 +182,6 @@ impl FieldData {
         self
     }
 
-    pub(super) fn rows(&self, start: u32, end: u32) -> &[u32] {
-        self.suffixes
-            .get(start as usize..end as usize)
-            .unwrap_or_default()
-    }
-
     /// The token `depth` behind a position; `None` at a separator.
     #[inline(always)]
     fn symbol<T: Symbol>(&self, text: &[T], position: u32, depth: u16) -> Option<u32> {
@@ -194,13 +193,24 @@ impl FieldData {
     #[inline]
     pub(super) fn node(&self, node: u32) -> Option<NodeList<'_>> {
         let node = node as usize;
-        let &[[first_row, first_slot], [_, end_slot]] = self.nodes.get(node..)?.first_chunk()?;
-        let slots = first_slot as usize..end_slot as usize;
+        let &[[first_row, first_slot, first_end], [_, end_slot, _]] =
+            self.nodes.get(node..)?.first_chunk()?;
+        let tokens = self
+            .slot_tokens
+            .get(first_slot as usize..end_slot as usize)?;
+        let (end, near) = (first_end as usize, self.near_ends.len());
         let list = NodeList {
             first_row,
             first_slot,
-            tokens: self.slot_tokens.get(slots.clone())?,
-            ends: self.slot_ends.get(slots)?,
+            tokens,
+            ends: match self.near_ends.get(end..end + tokens.len()) {
+                Some(ends) => Ends::Near(ends),
+                None => Ends::Far(
+                    self.far_ends
+                        .get(end.checked_sub(near)?..)?
+                        .get(..tokens.len())?,
+                ),
+            },
         };
         let (word, bit) = (&self.sound[node / 64], 1 << (node % 64));
         if word.load(Ordering::Relaxed) & bit == 0 {
@@ -214,16 +224,25 @@ impl FieldData {
 
     #[cold]
     fn is_sound(&self, list: &NodeList<'_>) -> bool {
-        let increasing = list.tokens.is_sorted_by(|a, b| a < b)
-            && list.ends.is_sorted_by(|a, b| a < b)
-            && list.ends.first().is_none_or(|&end| end > list.first_row);
-        let last = |token: &TokenId| token.0 < self.header.vocab_size;
-        increasing
-            && list.tokens.last().is_none_or(last)
-            && list
-                .ends
-                .last()
-                .is_none_or(|&end| end as usize <= self.suffixes.len())
+        let ends = match list.ends {
+            Ends::Far(ends) => {
+                ends.is_sorted_by(|a, b| a < b)
+                    && ends.first().is_none_or(|&end| end > list.first_row)
+            }
+            Ends::Near(ends) => {
+                ends.is_sorted_by(|a, b| a < b) && ends.first().is_none_or(|&end| end > 0)
+            }
+        };
+        let Some(last) = list.tokens.len().checked_sub(1) else {
+            return true;
+        };
+        let end = match list.ends {
+            Ends::Far(ends) => ends[last] as usize,
+            Ends::Near(ends) => list.first_row as usize + usize::from(ends[last]),
+        };
+        ends && end <= self.suffixes.len()
+            && list.tokens.is_sorted_by(|a, b| a < b)
+            && list.tokens[last].0 < self.header.vocab_size
     }
 
     /// The place with a node if it has one, never a slot.
@@ -266,25 +285,25 @@ impl FieldData {
         match self.resolve(state.0) {
             Place::Node { depth, node, .. } if self.goes_on(depth) => {
                 let list = self.node(node)?;
-                let nth = list.tokens.binary_search(&token).ok()?;
-                let start = if nth == 0 {
-                    list.first_row
-                } else {
-                    list.ends[nth - 1]
-                };
+                let nth = find_token(list.tokens, token)?;
+                let end = |nth: usize| list.ends.get(list.first_row, nth);
+                let start = nth.checked_sub(1).map_or(list.first_row, end);
                 let slot = list.first_slot.wrapping_add(nth as u32);
-                Some(child_of_node(state, token, slot, start..list.ends[nth]))
+                Some(child_of_node(state, token, slot, start..end(nth)))
             }
             Place::Rows { depth, start, end } if self.goes_on(depth) => {
-                let rows = self.rows(start, end);
+                let rows = self.suffixes.range(start, end);
                 // Separators sort last, as if they were the largest token.
-                let symbol = |row: usize| self.symbol(text, rows[row], depth).unwrap_or(u32::MAX);
+                let symbol = |nth: usize| {
+                    let position = self.suffixes.position(rows.start + nth as u32);
+                    self.symbol(text, position, depth).unwrap_or(u32::MAX)
+                };
                 let first = first_row(rows.len(), |row| symbol(row) < token.0);
                 if first == rows.len() || symbol(first) != token.0 {
                     return None;
                 }
                 let last = run_end(rows.len(), first, |row| symbol(row) == token.0);
-                Some(State(child_rows(depth + 1, rows, start, first, last)))
+                Some(State(self.child_rows(depth + 1, rows.start, first, last)))
             }
             Place::Once { depth, position } if self.goes_on(depth) => {
                 let found = self.symbol(text, position, depth)? == token.0;
@@ -323,16 +342,18 @@ impl FieldData {
         }; BATCH];
         for state in states {
             match state.0 {
-                Place::Node { node, .. } => prefetch(&self.nodes, node as usize),
-                Place::Slot { slot, start, .. } => {
-                    prefetch(&self.slot_is_node, slot as usize / 64);
-                    prefetch(&self.nodes_before, slot as usize / 64);
-                    prefetch(&self.suffixes, start as usize);
+                Place::Node { node, .. } => self.request_node(node),
+                Place::Slot {
+                    slot, start, end, ..
+                } => {
+                    if end.saturating_sub(start) >= self.header.min_node_count {
+                        prefetch(&self.slot_is_node, slot as usize / 64);
+                        prefetch(&self.nodes_before, slot as usize / 64);
+                    } else {
+                        self.request_rows(start, end);
+                    }
                 }
-                Place::Rows { start, .. } => {
-                    prefetch(&self.suffixes, start as usize);
-                    prefetch(&self.suffixes, start as usize + AHEAD - 1);
-                }
+                Place::Rows { start, end, .. } => self.request_rows(start, end),
                 Place::Once { depth, position } => {
                     prefetch(text, position as usize + depth as usize);
                 }
@@ -341,10 +362,12 @@ impl FieldData {
         for (place, state) in places.iter_mut().zip(states) {
             *place = self.resolve(state.0);
             match *place {
-                Place::Node { node, .. } => prefetch(&self.nodes, node as usize),
+                Place::Node { node, .. } => self.request_node(node),
                 Place::Rows { depth, start, end } => {
-                    let rows = self.rows(start, end);
-                    for &position in &rows[..rows.len().min(AHEAD)] {
+                    let rows = self
+                        .suffixes
+                        .range(start, end.min(start.saturating_add(AHEAD)));
+                    for position in self.suffixes.positions(rows) {
                         prefetch(text, position as usize + depth as usize);
                     }
                 }
@@ -369,17 +392,32 @@ impl FieldData {
                     out.end_row();
                 }
                 Place::Once { depth, position } if self.goes_on(depth) => {
-                    if let Some(symbol) = self.symbol(text, position, depth) {
-                        let next = Place::Once {
-                            depth: depth + 1,
-                            position,
-                        };
-                        out.push(TokenId(symbol), 1, State(next));
+                    match self.symbol(text, position, depth) {
+                        Some(symbol) => {
+                            let depth = depth + 1;
+                            let next = State(Place::Once { depth, position });
+                            out.push_single_row(TokenId(symbol), 1, next);
+                        }
+                        None => out.end_row(),
                     }
-                    out.end_row();
                 }
                 _ => out.end_row(),
             }
+        }
+    }
+
+    #[inline(always)]
+    fn request_node(&self, node: u32) {
+        prefetch(&self.nodes, node as usize);
+        prefetch(&self.sound, node as usize / 64);
+    }
+
+    #[inline(always)]
+    fn request_rows(&self, start: u32, end: u32) {
+        self.suffixes.prefetch(start);
+        if end.saturating_sub(start) > 1 {
+            self.suffixes
+                .prefetch(end.min(start.saturating_add(AHEAD)) - 1);
         }
     }
 
@@ -392,22 +430,25 @@ impl FieldData {
         end: u32,
         out: &mut Continuations<'_, State>,
     ) {
-        let rows = self.rows(start, end);
+        let rows = self.suffixes.range(start, end);
+        let len = rows.len();
+        let position = |nth: usize| self.suffixes.position(rows.start + nth as u32);
         let mut previous = None;
         let mut row = 0;
-        while row < rows.len() {
+        while row < len {
             // Separators sort last. Tokens that do not increase are damage.
-            let token = self.symbol(text, rows[row], depth);
+            let token = self.symbol(text, position(row), depth);
             if token.is_none() || token <= previous {
                 break;
             }
             previous = token;
-            let same = |row: usize| self.symbol(text, rows[row], depth) == token;
-            let after = if rows.len() <= READ_ROWS {
+            let same = |row: usize| self.symbol(text, position(row), depth) == token;
+            let after = if len <= READ_ROWS as usize {
                 let mut after = row + 1;
-                while after < rows.len() {
-                    if let Some(&later) = rows.get(after + AHEAD) {
-                        prefetch(text, later as usize + depth as usize);
+                while after < len {
+                    let later = after + AHEAD as usize;
+                    if later < len {
+                        prefetch(text, position(later) as usize + depth as usize);
                     }
                     if !same(after) {
                         break;
@@ -416,15 +457,27 @@ impl FieldData {
                 }
                 after
             } else {
-                run_end(rows.len(), row, same)
+                run_end(len, row, same)
             };
-            let child = State(child_rows(depth + 1, rows, start, row, after));
+            let child = State(self.child_rows(depth + 1, rows.start, row, after));
             out.push(
                 TokenId(token.unwrap_or_default()),
                 (after - row) as u32,
                 child,
             );
             row = after;
+        }
+    }
+
+    /// The place of the rows from the `first` to before the `last` behind row `start`.
+    #[inline(always)]
+    fn child_rows(&self, depth: u16, start: u32, first: usize, last: usize) -> Place {
+        let (start, end) = (start + first as u32, start + last as u32);
+        if end - start == 1 {
+            let position = self.suffixes.position(start);
+            Place::Once { depth, position }
+        } else {
+            Place::Rows { depth, start, end }
         }
     }
 
@@ -454,12 +507,12 @@ impl FieldData {
     /// Appends the first `limit` of `rows` in text order to `out`.
     pub(super) fn occurrences(
         &self,
-        rows: &[u32],
+        rows: impl Iterator<Item = u32>,
         field: Field,
         limit: usize,
         out: &mut Vec<Occurrence>,
     ) {
-        let mut positions = rows.to_vec();
+        let mut positions: Vec<u32> = rows.collect();
         if limit < positions.len() {
             positions.select_nth_unstable(limit);
             positions.truncate(limit);
@@ -514,23 +567,6 @@ pub(super) fn child_of_node(parent: State, _token: TokenId, slot: u32, rows: Ran
         start: rows.start,
         end: rows.end,
     })
-}
-
-/// The place of the rows `first..last` of `rows`, which start at row `start` of all.
-#[inline(always)]
-fn child_rows(depth: u16, rows: &[u32], start: u32, first: usize, last: usize) -> Place {
-    if last - first == 1 {
-        Place::Once {
-            depth,
-            position: rows[first],
-        }
-    } else {
-        Place::Rows {
-            depth,
-            start: start + first as u32,
-            end: start + last as u32,
-        }
-    }
 }
 
 /// The first row that is not `before`, of rows where those that are come first.

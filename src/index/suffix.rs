@@ -12,6 +12,11 @@ use rayon::prelude::*;
 
 use crate::section_file::{Plain, prefetch};
 
+/// Positions whose text is requested before it is read.
+const AHEAD: usize = 16;
+/// Runs whose text is requested before they are sorted.
+const RUNS_AHEAD: usize = 8;
+
 /// A token as stored in the text: two or four bytes. The largest value is the separator.
 pub(super) trait Symbol: Plain + Ord {
     /// Stands between fields.
@@ -90,8 +95,11 @@ pub(super) fn sort_suffixes<T: Symbol>(
     // Largest first, so that no thread is left with a large one at the end.
     buckets.sort_by_key(|bucket| std::cmp::Reverse(bucket.len()));
     buckets.into_par_iter().with_max_len(1).for_each(|bucket| {
-        let mut keyed = Vec::with_capacity(bucket.len());
-        sort_bucket(text, bucket, 1, depth, &mut keyed);
+        let mut buffers = Buffers {
+            keyed: Vec::with_capacity(bucket.len()),
+            runs: vec![],
+        };
+        sort_bucket(text, bucket, 1, depth, &mut buffers);
         sorted(bucket.len());
     });
     suffixes
@@ -146,15 +154,23 @@ fn bucket_by_first<T: Symbol>(text: &[T], vocab_size: usize) -> (Vec<u32>, Vec<u
     )
 }
 
-/// Sorts positions that share their first `from` tokens. `keyed` is a buffer, left as it was.
+/// Memory that the sorting of one bucket uses again and again.
+struct Buffers {
+    /// Key and position of what is being sorted.
+    keyed: Vec<u128>,
+    /// Runs of equal keys in the buckets being sorted, one bucket's behind those of the one around it.
+    runs: Vec<(u32, u32)>,
+}
+
+/// Sorts positions that share their first `from` tokens.
 fn sort_bucket<T: Symbol>(
     text: &[T],
     bucket: &mut [u32],
     from: usize,
     depth: usize,
-    keyed: &mut Vec<u128>,
+    buffers: &mut Buffers,
 ) {
-    const AHEAD: usize = 16;
+    let keyed = &mut buffers.keyed;
     keyed.clear();
     for (i, &position) in bucket.iter().enumerate() {
         if let Some(&later) = bucket.get(i + AHEAD) {
@@ -168,22 +184,36 @@ fn sort_bucket<T: Symbol>(
     for (position, &key) in bucket.iter_mut().zip(keyed.iter()) {
         *position = key as u32;
     }
-    if from + T::PER_KEY >= depth {
+    let next = from + T::PER_KEY;
+    if next >= depth {
         return;
     }
-    let mut runs: Vec<(u32, u32)> = vec![];
+    let first_run = buffers.runs.len();
     let mut start = 0;
     for run in keyed.chunk_by(|a, b| a >> 32 == b >> 32) {
         let ended = (run[0] >> 32) as u32 & T::SEPARATOR.value() == T::SEPARATOR.value();
         if run.len() > 1 && !ended {
-            runs.push((start, start + run.len() as u32));
+            buffers.runs.push((start, start + run.len() as u32));
         }
         start += run.len() as u32;
     }
-    for (start, end) in runs {
+    let end_run = buffers.runs.len();
+    // Most runs are of two or three: their text is requested while those before them are sorted.
+    let mut requested = first_run;
+    for number in first_run..end_run {
+        while requested < end_run.min(number + RUNS_AHEAD) {
+            let (start, end) = buffers.runs[requested];
+            let run = &bucket[start as usize..end as usize];
+            for &position in &run[..run.len().min(AHEAD)] {
+                prefetch(text, position as usize + next);
+            }
+            requested += 1;
+        }
+        let (start, end) = buffers.runs[number];
         let run = &mut bucket[start as usize..end as usize];
-        sort_bucket(text, run, from + T::PER_KEY, depth, keyed);
+        sort_bucket(text, run, next, depth, buffers);
     }
+    buffers.runs.truncate(first_run);
 }
 
 #[cfg(test)]

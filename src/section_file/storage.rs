@@ -56,7 +56,7 @@ impl Deref for Bytes {
 /// Every bit pattern is a valid value, and the type has no padding.
 pub(crate) unsafe trait Plain: Copy + Send + Sync + 'static {}
 
-// SAFETY: numbers, a transparent wrapper of one, and an array of them.
+// SAFETY: numbers, a transparent wrapper of one, and arrays of them.
 unsafe impl Plain for u8 {}
 unsafe impl Plain for u16 {}
 unsafe impl Plain for u32 {}
@@ -65,6 +65,7 @@ unsafe impl Plain for i8 {}
 unsafe impl Plain for f32 {}
 unsafe impl Plain for TokenId {}
 unsafe impl Plain for [u32; 2] {}
+unsafe impl Plain for [u32; 3] {}
 
 /// Part of the bytes of a file, or a list in memory, as a slice of `T`. Cheap to clone.
 pub(crate) struct View<T> {

@@ -66,7 +66,7 @@ pub struct BuildArgs {
     #[arg(long, value_name = "TOKENS", default_value_t = IndexOptions::default().max_ngram_tokens, hide_default_value = true)]
     max_ngram: usize,
     /// N-grams with at least this many occurrences get a list of their continuations in the file;
-    /// lower is faster and larger [default: 512].
+    /// lower is faster and larger [default: 256].
     #[arg(long, value_name = "COUNT", default_value_t = IndexOptions::default().min_node_count, hide_default_value = true)]
     min_node_count: usize,
 }

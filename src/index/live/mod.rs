@@ -28,8 +28,7 @@ use super::error::IndexError;
 use super::ngram::{IndexStats, NgramIndex};
 use super::rows::{State, child_of_node};
 use super::{
-    ContinuationRow, Continuations, Field, Occurrence, PassageSet, SharedRow, StoredRow,
-    SubstringIndex,
+    ContinuationRow, Continuations, Field, Occurrence, PassageSet, SharedRow, SubstringIndex,
 };
 use crate::types::{PassageIdx, TokenId};
 use manifest::{MANIFEST, Manifest};
@@ -396,7 +395,7 @@ fn push_only<'i>(
     part: &Continuations<'i, State>,
     out: &mut Continuations<'i, LiveState>,
 ) {
-    if let StoredRow::Shared(row) = &part.rows[row] {
+    if let Some(row) = part.shared_row(row) {
         out.push_shared_row(SharedRow {
             tokens: row.tokens,
             ends: row.ends,

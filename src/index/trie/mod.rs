@@ -21,7 +21,7 @@ pub use error::TrieError;
 pub use stored::TrieFile;
 
 use super::nodes::{NodeTables, child_node};
-use super::{Continuations, PassageSet, SharedRow};
+use super::{Continuations, Ends, PassageSet, SharedRow};
 use crate::section_file::{Plain, View, prefetch};
 use crate::types::{PassageIdx, TokenId};
 
@@ -233,7 +233,7 @@ impl Trie {
                 match self.list(state) {
                     Some(list) => out.push_shared_row(SharedRow {
                         tokens: list.tokens,
-                        ends: list.ends,
+                        ends: Ends::Far(list.ends),
                         start: list.first_row,
                         parent: state,
                         first_slot: list.first_slot,
