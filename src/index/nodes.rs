@@ -154,11 +154,15 @@ fn split_rows<T: Symbol>(
     let rows = &suffixes[start as usize..end as usize];
     let symbol = |row: usize| text[rows[row] as usize + depth];
     let mut list = vec![];
-    let mut row = 0;
+    let (mut row, mut requested) = (0, 0);
     while row < rows.len() {
-        if let Some(&later) = rows.get(row + AHEAD) {
+        // Runs are short, so that nearly every row is read.
+        requested = requested.max(row);
+        let ahead = rows.len().min(row + AHEAD);
+        for &later in rows.get(requested..ahead).unwrap_or_default() {
             prefetch(text, later as usize + depth);
         }
+        requested = requested.max(ahead);
         let current = symbol(row);
         if current == T::SEPARATOR {
             break; // Separators sort last.

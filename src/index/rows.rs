@@ -336,10 +336,6 @@ impl FieldData {
         states: &[State],
         out: &mut Continuations<'i, State>,
     ) {
-        let mut places = [Place::Once {
-            depth: 0,
-            position: 0,
-        }; BATCH];
         for state in states {
             match state.0 {
                 Place::Node { node, .. } => self.request_node(node),
@@ -359,9 +355,8 @@ impl FieldData {
                 }
             }
         }
-        for (place, state) in places.iter_mut().zip(states) {
-            *place = self.resolve(state.0);
-            match *place {
+        for state in states {
+            match self.resolve(state.0) {
                 Place::Node { node, .. } => self.request_node(node),
                 Place::Rows { depth, start, end } => {
                     let rows = self
@@ -374,8 +369,8 @@ impl FieldData {
                 _ => {}
             }
         }
-        for (&place, &state) in places.iter().zip(states) {
-            match place {
+        for &state in states {
+            match self.resolve(state.0) {
                 Place::Node { depth, node, .. } if self.goes_on(depth) => match self.node(node) {
                     Some(list) => out.push_shared_row(SharedRow {
                         tokens: list.tokens,
