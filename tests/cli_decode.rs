@@ -172,6 +172,10 @@ fn one_model_answers_in_every_way() {
             "multiple",
         ),
         (
+            "--queries out/data/queries.jsonl --stop soon --out x.trec",
+            "early",
+        ),
+        (
             "--queries out/data/queries.jsonl --batch none --out x.trec",
             "auto",
         ),
@@ -296,7 +300,7 @@ fn queries_are_written_for_passages() {
     let model = model.to_str().unwrap();
     let write = |out: &str, more: &str| {
         let more = format!(
-            "--task queries --corpus out/data --per-passage 3 --max-new-tokens 8 --out {out} {more}"
+            "--task queries --corpus out/data --per-passage 3 --max-new-tokens 12 --out {out} {more}"
         );
         let args = [&["decode", "--model", model][..], &words(&more)].concat();
         args.into_iter().map(String::from).collect::<Vec<_>>()
@@ -328,6 +332,11 @@ fn queries_are_written_for_passages() {
     assert!(drawn != run("other", "--seed 2"));
     assert!(drawn != run("cold", "--seed 1 --temperature 0.5 --top-p 0.9"));
     let likeliest = run("likeliest", "--method beam --beam 4 --length-penalty 1");
+    // Leaving early tells only where a penalty may yet make a longer query better.
+    let early = "--method beam --beam 4 --stop early";
+    let plain = run("plain", "--method beam --beam 4");
+    assert!(plain == run("early", early));
+    assert!(likeliest != run("earlier", &format!("{early} --length-penalty 1")));
     let passages: Vec<Value> = json_lines(&read(&folder, "out/data/corpus.jsonl"));
     for (queries, out) in [(&drawn, "drawn"), (&likeliest, "likeliest")] {
         let queries = json_lines(queries);

@@ -12,7 +12,7 @@ use super::table::say;
 use crate::config::{Task, hash};
 use crate::data;
 use crate::data::example::{View, ViewWeights};
-use crate::decode::{BatchSize, DecodeOptions, Normalise, SampleOptions};
+use crate::decode::{BatchSize, DecodeOptions, Normalise, SampleOptions, Stop};
 use crate::experiment::OpenedModel;
 use crate::index::{LiveIndex, PassageSet, SubstringIndex, Trie};
 use crate::machine;
@@ -68,6 +68,10 @@ pub struct DecodeArgs {
     /// A sequence of n tokens scores its log-probability divided by n to this power.
     #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
     length_penalty: f64,
+    /// When a query with as many complete sequences as --beam is done; tells only with --length-penalty, of sequences that
+    /// end: identifiers, and queries by --method beam.
+    #[arg(long, value_enum, default_value_t = StopName::Exact)]
+    stop: StopName,
     /// Over which tokens probabilities sum to one.
     #[arg(long, value_enum, default_value_t = NormaliseName::Full)]
     normalise: NormaliseName,
@@ -148,6 +152,14 @@ enum NormaliseName {
     Allowed,
     /// None: logits are summed. Of models that learned to rank identifiers so.
     None,
+}
+
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+enum StopName {
+    /// When no sequence that goes on can become better, however long it gets.
+    Exact,
+    /// When none that goes on is better at its present length, as transformers' generate.
+    Early,
 }
 
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
@@ -285,6 +297,10 @@ fn options(args: &DecodeArgs, max_new_tokens: usize) -> Result<DecodeOptions> {
         max_new_tokens: args.max_new_tokens.unwrap_or(max_new_tokens),
         min_new_tokens: args.min_new_tokens,
         length_penalty: args.length_penalty,
+        stop: match args.stop {
+            StopName::Exact => Stop::Exact,
+            StopName::Early => Stop::Early,
+        },
         normalise: match args.normalise {
             NormaliseName::Full => Normalise::Full,
             NormaliseName::Allowed => Normalise::Allowed,
