@@ -315,7 +315,6 @@ fn options(args: &DecodeArgs, max_new_tokens: usize) -> Result<DecodeOptions> {
             let half = machine::available_bytes()? / 2.0;
             Some((half / f64::from(1 << 30)).max(1e-3))
         }),
-        ..DecodeOptions::default()
     };
     options.check().map_err(anyhow::Error::msg)?;
     if args.beam.contains(&0) {
