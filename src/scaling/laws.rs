@@ -30,7 +30,7 @@ pub enum Law {
     ChinchillaBeam,
     /// `L = E + A N^-a + B D'^-b` with `D' = U (1 + r (1 - exp(-(e - 1)/r)))`: joint in size, unique data U and epochs
     /// e over them (at least 1); repeated data are worth ever less, r epochs of new ones at most (Muennighoff et
-    /// al. 2023, equation 5). k = 6.
+    /// al. 2023, section 3). k = 6.
     Reuse,
     /// `M = h / (1 + exp(-(s ln x + c)))`: a measure that saturates at h. k = 3.
     Saturating,
