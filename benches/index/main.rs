@@ -9,7 +9,7 @@
 //! must agree, and ratios are printed. Times are CPU time of the thread: means over the blocks of a
 //! beam width, medians over rounds. Cold means that 128 MB are touched before, as a model's forward
 //! pass would, for both indexes; warm is the same call again. What the clock itself takes is in every time
-//! (`nothing` in the tables), and is most of a cold step of one n-gram.
+//! (`nothing` in the tables), and much of a cold step of one n-gram.
 
 mod clock;
 mod corpus;
